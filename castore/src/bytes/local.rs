@@ -1,0 +1,151 @@
+//! Packs as files of one folder: `<id>.open` while it grows, `<id>.pack` once sealed.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSliceMut};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{AppendPack, Listed, PackBackend, ReadPack};
+use crate::durable::sync_dir;
+use crate::pack::PackId;
+
+/// The most buffers one system call takes (`IOV_MAX`).
+const MAX_BUFFERS: usize = 1024;
+
+/// A folder of packs.
+pub struct LocalPacks {
+    dir: PathBuf,
+}
+
+impl LocalPacks {
+    /// Opens the folder, making it if need be.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+        })
+    }
+
+    fn path(&self, id: PackId, sealed: bool) -> PathBuf {
+        self.dir
+            .join(format!("{id}.{}", if sealed { "pack" } else { "open" }))
+    }
+
+    fn appendable(&self, id: PackId, file: File) -> Arc<LocalPack> {
+        let rename = Some((self.path(id, false), self.path(id, true)));
+        Arc::new(LocalPack { file, rename })
+    }
+}
+
+impl PackBackend for LocalPacks {
+    fn list(&self) -> io::Result<Vec<Listed>> {
+        let mut packs = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let name = entry?.file_name();
+            let Some((stem, suffix)) = name.to_str().and_then(|name| name.split_once('.')) else {
+                continue;
+            };
+            let (Ok(id), true) = (stem.parse(), matches!(suffix, "pack" | "open")) else {
+                continue;
+            };
+            packs.push(Listed {
+                id,
+                sealed: suffix == "pack",
+            });
+        }
+        packs.sort_by_key(|pack| pack.id);
+        Ok(packs)
+    }
+
+    fn open(&self, id: PackId, sealed: bool) -> io::Result<Arc<dyn ReadPack>> {
+        let file = File::open(self.path(id, sealed))?;
+        Ok(Arc::new(LocalPack { file, rename: None }))
+    }
+
+    fn create(&self, id: PackId) -> io::Result<Arc<dyn AppendPack>> {
+        let mut options = OpenOptions::new();
+        let file = options
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(self.path(id, false))?;
+        sync_dir(&self.dir)?;
+        Ok(self.appendable(id, file))
+    }
+
+    fn reopen(&self, id: PackId, len: u64) -> io::Result<Arc<dyn AppendPack>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.path(id, false))?;
+        if file.metadata()?.len() != len {
+            file.set_len(len)?;
+            file.sync_all()?;
+        }
+        Ok(self.appendable(id, file))
+    }
+
+    fn discard(&self, id: PackId) -> io::Result<()> {
+        fs::remove_file(self.path(id, false))
+    }
+}
+
+struct LocalPack {
+    file: File,
+    /// From where to where sealing renames the file.
+    rename: Option<(PathBuf, PathBuf)>,
+}
+
+impl ReadPack for LocalPack {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
+    }
+
+    fn read_vectored_at(&self, mut offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<()> {
+        let mut rest = buffers;
+        while !rest.is_empty() {
+            let now = rest.len().min(MAX_BUFFERS);
+            let read = match rustix::io::preadv(&self.file, &mut rest[..now], offset) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => read,
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            offset += read as u64;
+            IoSliceMut::advance_slices(&mut rest, read);
+            // A buffer of no bytes would look like the end of the file.
+            while rest.first().is_some_and(|buffer| buffer.is_empty()) {
+                rest = &mut rest[1..];
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AppendPack for LocalPack {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn seal(&self) -> io::Result<()> {
+        self.file.sync_all()?;
+        if let Some((from, to)) = &self.rename {
+            fs::rename(from, to)?;
+            sync_dir(to.parent().unwrap_or(Path::new(".")))?;
+        }
+        Ok(())
+    }
+}

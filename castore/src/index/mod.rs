@@ -1,0 +1,79 @@
+//! The index: ordered keys to small values. A view that can be remade from the packs.
+//!
+//! One small trait, one engine per kind of installation; every engine passes the suite in
+//! [`conformance`]. An engine need not be durable by itself: after a crash the store replays what
+//! the packs hold beyond the last sequence number the index knows.
+
+pub mod conformance;
+mod sled;
+
+pub use self::sled::SledIndex;
+
+/// Keys and values, in order.
+pub type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Why an index did not answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IndexError {
+    /// The engine failed.
+    #[error("the index ({engine}) failed: {source}")]
+    Engine {
+        /// Which engine.
+        engine: &'static str,
+        /// What it said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A precondition of a batch does not hold; nothing was changed.
+    #[error("the index has another value under a key than the batch expects")]
+    Conflict,
+}
+
+/// Changes that happen together or not at all.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// What has to hold: the key's value, or `None` for its absence.
+    pub expect: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    /// What then happens: a new value, or `None` to remove the key.
+    pub change: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+impl Batch {
+    /// Sets a key.
+    pub fn put(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> &mut Self {
+        self.change.push((key.into(), Some(value.into())));
+        self
+    }
+
+    /// Removes a key.
+    pub fn remove(&mut self, key: impl Into<Vec<u8>>) -> &mut Self {
+        self.change.push((key.into(), None));
+        self
+    }
+
+    /// Demands that a key has this value, or none.
+    pub fn expect(&mut self, key: impl Into<Vec<u8>>, value: Option<Vec<u8>>) -> &mut Self {
+        self.expect.push((key.into(), value));
+        self
+    }
+}
+
+/// Ordered keys to small values. Calls may block.
+pub trait Index: Send + Sync {
+    /// The values of many keys, in the order asked for.
+    fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, IndexError>;
+
+    /// Up to `limit` pairs whose key starts with `prefix` and sorts after `after`, in order.
+    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Pairs, IndexError>;
+
+    /// Applies a batch atomically, or [`IndexError::Conflict`].
+    fn apply(&self, batch: &Batch) -> Result<(), IndexError>;
+
+    /// Writes out what is only in memory.
+    fn flush(&self) -> Result<(), IndexError>;
+
+    /// The value of one key.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        Ok(self.get_many(&[key])?.pop().flatten())
+    }
+}

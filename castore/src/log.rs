@@ -1,0 +1,343 @@
+//! The log: the pack that grows, and the ones being sealed behind it.
+//!
+//! Runs of records are appended whole. A record is known to readers once it is appended; it is
+//! durable once [`Log::sync`] returned. A pack that reached its target size is sealed by a thread
+//! of its own while the next one grows.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::bytes::{AppendPack, PackBackend};
+use crate::locations::Locations;
+use crate::pack::format::{START_LEN, start};
+use crate::pack::{Footer, HEADER_LEN, Kind, PackId, Row};
+use crate::packs::Packs;
+
+/// Packs that may wait to be sealed before appending has to wait as well.
+const MAX_SEALING: usize = 2;
+/// How often a full queue to the sealer is looked at again.
+const SEALER_POLL: Duration = Duration::from_millis(20);
+/// How long a pack that could not be sealed (a full disk) waits for the next try.
+const SEAL_AGAIN: Duration = Duration::from_secs(2);
+
+/// Records to append, one after the other. Offsets in `rows` are relative to `bytes`.
+#[derive(Default)]
+pub struct Run {
+    /// Headers and data frames.
+    pub bytes: Vec<u8>,
+    /// One row per record, in order.
+    pub rows: Vec<Row>,
+}
+
+impl Run {
+    /// Forgets everything, keeping the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.rows.clear();
+    }
+}
+
+struct Current {
+    slot: u32,
+    pack: Arc<dyn AppendPack>,
+    end: u64,
+    rows: Vec<Row>,
+    facts: u64,
+    last_sequence: u64,
+}
+
+#[derive(Default)]
+struct State {
+    current: Option<Current>,
+    /// A write or sync failed in a way that leaves the disk in an unknown state.
+    broken: Option<String>,
+}
+
+struct Shared {
+    packs: Arc<Packs>,
+    locations: Arc<Locations>,
+    /// Packs that are sealed in the background and may not be durable yet.
+    unsynced: Mutex<Vec<(u32, Arc<dyn AppendPack>)>>,
+    /// Why sealing does not get on at the moment. Appending fails meanwhile.
+    stuck: Mutex<Option<String>>,
+    closing: AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Appends to packs.
+pub struct Log {
+    backend: Arc<dyn PackBackend>,
+    shared: Arc<Shared>,
+    state: Mutex<State>,
+    target: u64,
+    sealer: Option<(SyncSender<Current>, JoinHandle<()>)>,
+}
+
+/// An unsealed pack that an earlier run of the program left, cut to its whole records.
+pub struct Leftover {
+    /// Its slot.
+    pub slot: u32,
+    /// The handle to append with.
+    pub pack: Arc<dyn AppendPack>,
+    /// Where its records end.
+    pub end: u64,
+    /// Its records.
+    pub rows: Vec<Row>,
+    /// The highest sequence number among its facts.
+    pub last_sequence: u64,
+}
+
+impl Log {
+    /// A log over `packs`, going on with what an earlier run left. Leftovers that are too many are
+    /// sealed.
+    pub fn open(
+        backend: Arc<dyn PackBackend>,
+        packs: Arc<Packs>,
+        locations: Arc<Locations>,
+        target: u64,
+        leftovers: Vec<Leftover>,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            packs,
+            locations,
+            unsynced: Mutex::default(),
+            stuck: Mutex::default(),
+            closing: AtomicBool::new(false),
+        });
+        let (sender, receiver) = sync_channel(MAX_SEALING);
+        let worker = std::thread::Builder::new().name("seal".into()).spawn({
+            let shared = shared.clone();
+            move || shared.seal_all(&receiver)
+        })?;
+        let sealer = Some((sender, worker));
+        let log = Self {
+            backend,
+            shared,
+            state: Mutex::default(),
+            target,
+            sealer,
+        };
+        {
+            let mut state = lock(&log.state);
+            for leftover in leftovers {
+                let facts = leftover
+                    .rows
+                    .iter()
+                    .filter(|row| row.kind == Kind::Facts)
+                    .count();
+                let next = Current {
+                    slot: leftover.slot,
+                    pack: leftover.pack,
+                    end: leftover.end,
+                    rows: leftover.rows,
+                    facts: facts as u64,
+                    last_sequence: leftover.last_sequence,
+                };
+                log.retire(&mut state)?;
+                state.current = Some(next);
+            }
+        }
+        Ok(log)
+    }
+
+    /// Hands the current pack to the sealer, once it has room.
+    fn retire(&self, state: &mut State) -> io::Result<()> {
+        let (Some(mut current), Some((sealer, _))) = (state.current.take(), &self.sealer) else {
+            return Ok(());
+        };
+        lock(&self.shared.unsynced).push((current.slot, current.pack.clone()));
+        loop {
+            match sealer.try_send(current) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => current = back,
+            }
+            if let Some(reason) = lock(&self.shared.stuck).clone() {
+                let slot = current.slot;
+                lock(&self.shared.unsynced).retain(|(unsynced, _)| *unsynced != slot);
+                state.current = Some(current);
+                return Err(io::Error::other(format!(
+                    "full packs cannot be sealed: {reason}"
+                )));
+            }
+            std::thread::sleep(SEALER_POLL);
+        }
+    }
+
+    fn current<'a>(&self, state: &'a mut State, room: usize) -> io::Result<&'a mut Current> {
+        if let Some(reason) = &state.broken {
+            let hint = "writing is refused until the server is restarted";
+            return Err(io::Error::other(format!(
+                "an earlier write failed ({reason}); {hint}"
+            )));
+        }
+        let full = |c: &Current| c.end > START_LEN as u64 && c.end + room as u64 > self.target;
+        if state.current.as_ref().is_some_and(full) {
+            self.retire(state)?;
+        }
+        if state.current.is_none() {
+            let id = PackId::random()?;
+            let pack = self.backend.create(id)?;
+            if let Err(error) = pack.write_at(0, &start(id)) {
+                let _ = self.backend.discard(id);
+                return Err(error);
+            }
+            let slot = self.shared.packs.add(id, false, Some(pack.clone()));
+            state.current = Some(Current {
+                slot,
+                pack,
+                end: START_LEN as u64,
+                rows: Vec::new(),
+                facts: 0,
+                last_sequence: 0,
+            });
+        }
+        state
+            .current
+            .as_mut()
+            .ok_or_else(|| io::Error::other("no pack to append to"))
+    }
+
+    /// Appends a run. Records that are already stored, by another upload meanwhile, are left out.
+    pub fn append(&self, run: &Run) -> io::Result<()> {
+        self.append_with(run, 0)
+    }
+
+    /// Appends facts whose highest sequence number is given.
+    pub fn append_facts(&self, run: &Run, last_sequence: u64) -> io::Result<()> {
+        self.append_with(run, last_sequence)
+    }
+
+    fn append_with(&self, run: &Run, last_sequence: u64) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        let mut known = Vec::with_capacity(run.rows.len());
+        for row in &run.rows {
+            known.push(self.shared.locations.find(&row.digest, row.kind)?.is_some());
+        }
+        let deduplicated;
+        let run = if known.contains(&true) {
+            deduplicated = without(run, &known);
+            &deduplicated
+        } else {
+            run
+        };
+        if run.rows.is_empty() {
+            return Ok(());
+        }
+        let current = self.current(&mut state, run.bytes.len())?;
+        if let Err(error) = current.pack.write_at(current.end, &run.bytes) {
+            let undone = current.pack.truncate(current.end);
+            if undone.is_err() {
+                state.broken = Some(error.to_string());
+            }
+            return Err(error);
+        }
+        let first = current.rows.len();
+        let base = current.end;
+        current.rows.extend(run.rows.iter().map(|row| Row {
+            offset: base + row.offset,
+            ..*row
+        }));
+        current.end += run.bytes.len() as u64;
+        current.facts += run
+            .rows
+            .iter()
+            .filter(|row| row.kind == Kind::Facts)
+            .count() as u64;
+        current.last_sequence = current.last_sequence.max(last_sequence);
+        self.shared
+            .locations
+            .add_recent(current.slot, &current.rows[first..]);
+        Ok(())
+    }
+
+    /// Returns once everything appended before is durable.
+    pub fn sync(&self) -> io::Result<()> {
+        let packs: Vec<Arc<dyn AppendPack>> = {
+            let state = lock(&self.state);
+            let current = state.current.iter().map(|current| current.pack.clone());
+            lock(&self.shared.unsynced)
+                .iter()
+                .map(|(_, pack)| pack.clone())
+                .chain(current)
+                .collect()
+        };
+        for pack in packs {
+            if let Err(error) = pack.sync() {
+                // After a failed fsync the kernel may have dropped the very pages it could not
+                // write; a second fsync that succeeds would prove nothing.
+                lock(&self.state).broken = Some(format!("fsync: {error}"));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if let Some((sender, worker)) = self.sealer.take() {
+            self.shared.closing.store(true, Ordering::Relaxed);
+            drop(sender);
+            let _ = worker.join();
+        }
+    }
+}
+
+/// The run without the records that are `known`.
+fn without(run: &Run, known: &[bool]) -> Run {
+    let mut kept = Run::default();
+    for (row, _) in run.rows.iter().zip(known).filter(|(_, known)| !**known) {
+        let from = row.offset as usize;
+        let to = from + HEADER_LEN + row.stored as usize;
+        kept.rows.push(Row {
+            offset: kept.bytes.len() as u64,
+            ..*row
+        });
+        kept.bytes.extend_from_slice(&run.bytes[from..to]);
+    }
+    kept
+}
+
+impl Shared {
+    fn seal_all(&self, packs: &Receiver<Current>) {
+        while let Ok(mut pack) = packs.recv() {
+            pack.rows.sort_by_key(Row::key);
+            while let Err(error) = self.seal(&pack) {
+                tracing::error!(%error, "sealing a pack failed; trying again");
+                *lock(&self.stuck) = Some(error.to_string());
+                if self.closing.load(Ordering::Relaxed) {
+                    return; // The next start finds the pack unsealed, with all its records.
+                }
+                std::thread::sleep(SEAL_AGAIN);
+            }
+            *lock(&self.stuck) = None;
+            lock(&self.unsynced).retain(|(unsynced, _)| *unsynced != pack.slot);
+        }
+    }
+
+    fn seal(&self, pack: &Current) -> io::Result<()> {
+        let mut encoded = Vec::new();
+        pack.rows.iter().for_each(|row| row.append(&mut encoded));
+        let mut footer = Vec::new();
+        Footer::append(
+            &mut footer,
+            pack.end,
+            &encoded,
+            pack.facts,
+            pack.last_sequence,
+        )
+        .ok_or_else(|| io::Error::other("a pack has too many records for its footer"))?;
+        pack.pack.write_at(pack.end, &footer)?;
+        pack.pack.seal()?;
+        self.packs.sealed(pack.slot);
+        self.locations
+            .add_footer(pack.slot, pack.end + 8, &pack.rows)
+    }
+}

@@ -1,0 +1,266 @@
+//! Reading records back.
+
+use std::io::IoSliceMut;
+use std::sync::Arc;
+
+use super::{Store, StoreError};
+use crate::Digest;
+use crate::locations::{Location, Locations};
+use crate::pack::{FrameDecoder, HEADER_LEN, Kind, RecordHeader};
+use crate::tree::{ChunkList, ChunkRef, Tree};
+
+/// Records that lie no further apart are fetched by one read, and what is between thrown away.
+const MAX_GAP: u64 = 16 * 1024;
+
+/// Turns records back into plain bytes. Keep one per thread.
+pub struct Reader {
+    store: Arc<Store>,
+    decoder: FrameDecoder,
+    stored: Vec<u8>,
+}
+
+impl Store {
+    pub(crate) fn locations(&self) -> &Arc<Locations> {
+        &self.locations
+    }
+
+    /// A reader of plain bytes.
+    pub fn reader(self: &Arc<Self>) -> Result<Reader, StoreError> {
+        Ok(Reader {
+            store: self.clone(),
+            decoder: FrameDecoder::new()?,
+            stored: Vec::new(),
+        })
+    }
+
+    /// The data frames of a record, appended to `out` as they lie in the pack, and checked.
+    fn stored(
+        &self,
+        digest: &Digest,
+        location: &Location,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let start = out.len();
+        out.resize(start + location.stored as usize, 0);
+        let mut header = [0; HEADER_LEN];
+        let buffers = &mut [
+            IoSliceMut::new(&mut header),
+            IoSliceMut::new(&mut out[start..]),
+        ];
+        self.packs
+            .get(location.pack)?
+            .read_vectored_at(location.offset, buffers)?;
+        check(digest, location, &header, &out[start..])
+    }
+
+    fn record(&self, kind: Kind, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(location) = self.locate(kind, digest)? else {
+            return Ok(None);
+        };
+        let mut stored = Vec::new();
+        self.stored(digest, &location, &mut stored)?;
+        let mut plain = Vec::with_capacity(location.plain as usize);
+        FrameDecoder::new()?.append(&mut plain, &stored, location.plain as usize)?;
+        Ok(Some(plain))
+    }
+
+    /// The tree of that digest, checked against it.
+    pub fn tree(&self, digest: &Digest) -> Result<Arc<Tree>, StoreError> {
+        if let Some(tree) = self.trees.get(digest) {
+            return Ok(tree);
+        }
+        let kind = Kind::Tree;
+        let missing = StoreError::Missing {
+            kind,
+            digest: *digest,
+        };
+        let bytes = self.record(kind, digest)?.ok_or(missing)?;
+        if Digest::of(&bytes) != *digest {
+            let what = "its bytes have another digest".to_owned();
+            return Err(StoreError::Damaged {
+                kind,
+                digest: *digest,
+                what,
+            });
+        }
+        let tree = Arc::new(Tree::decode(&bytes)?);
+        self.trees.insert(*digest, tree.clone());
+        Ok(tree)
+    }
+
+    /// The list of the blob's chunks; `None` when there is no such list.
+    pub fn chunk_list(&self, blob: &Digest) -> Result<Option<ChunkList>, StoreError> {
+        let bytes = self.record(Kind::ChunkList, blob)?;
+        Ok(bytes.map(|bytes| ChunkList::decode(&bytes)).transpose()?)
+    }
+
+    /// The chunks of a file of `size` bytes in `tree`.
+    pub fn chunks_of(
+        &self,
+        tree: &Tree,
+        blob: &Digest,
+        size: u64,
+    ) -> Result<Vec<ChunkRef>, StoreError> {
+        if size == 0 {
+            return Ok(Vec::new());
+        }
+        let Some(expected) = tree.list_of(blob) else {
+            let size = u32::try_from(size).unwrap_or(u32::MAX);
+            return Ok(vec![ChunkRef {
+                digest: *blob,
+                size,
+                patches: Vec::new(),
+            }]);
+        };
+        let kind = Kind::ChunkList;
+        let damaged = |what: &str| StoreError::Damaged {
+            kind,
+            digest: *blob,
+            what: what.to_owned(),
+        };
+        let missing = StoreError::Missing {
+            kind,
+            digest: *blob,
+        };
+        let bytes = self.record(kind, blob)?.ok_or(missing)?;
+        if Digest::of(&bytes) != expected {
+            return Err(damaged("it is not the list that the tree names"));
+        }
+        let list = ChunkList::decode(&bytes)?;
+        if list.size() != Some(size) {
+            return Err(damaged("its chunks do not add up to the file"));
+        }
+        Ok(list.chunks)
+    }
+
+    /// Fills `buffers` with the data frames of records, each as it lies in its pack. Neighbours in
+    /// a pack are fetched together. Every record's checksum is checked.
+    pub fn read_stored(
+        &self,
+        records: &[(Digest, Location)],
+        buffers: Vec<&mut [u8]>,
+    ) -> Result<(), StoreError> {
+        let mut buffers: Vec<Option<&mut [u8]>> = buffers.into_iter().map(Some).collect();
+        let mut first = 0;
+        while first < records.len() {
+            let next = run_length(&records[first..]);
+            self.read_run(
+                &records[first..first + next],
+                &mut buffers[first..first + next],
+            )?;
+            first += next;
+        }
+        Ok(())
+    }
+
+    fn read_run(
+        &self,
+        records: &[(Digest, Location)],
+        buffers: &mut [Option<&mut [u8]>],
+    ) -> Result<(), StoreError> {
+        let Some((_, start)) = records.first() else {
+            return Ok(());
+        };
+        let gap = |end: u64, location: &Location| (location.offset - end) as usize;
+        let mut total_gap = 0;
+        let mut end = start.offset;
+        for (_, location) in records {
+            total_gap += gap(end, location);
+            end = location.offset + (HEADER_LEN + location.stored as usize) as u64;
+        }
+        let mut headers = vec![[0u8; HEADER_LEN]; records.len()];
+        let mut waste = vec![0u8; total_gap];
+        let mut slices = Vec::with_capacity(records.len() * 2);
+        let mut rest = &mut waste[..];
+        let mut end = start.offset;
+        for (((_, location), header), buffer) in
+            records.iter().zip(&mut headers).zip(buffers.iter_mut())
+        {
+            let (between, later) = rest.split_at_mut(gap(end, location));
+            rest = later;
+            if !between.is_empty() {
+                slices.push(IoSliceMut::new(between));
+            }
+            slices.push(IoSliceMut::new(header));
+            if let Some(buffer) = buffer.as_deref_mut() {
+                slices.push(IoSliceMut::new(buffer));
+            }
+            end = location.offset + (HEADER_LEN + location.stored as usize) as u64;
+        }
+        self.packs
+            .get(start.pack)?
+            .read_vectored_at(start.offset, &mut slices)?;
+        drop(slices);
+        for (((digest, location), header), buffer) in records.iter().zip(&headers).zip(buffers) {
+            check(
+                digest,
+                location,
+                header,
+                buffer.as_deref().unwrap_or_default(),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// How many records from the first one on lie one behind the other.
+fn run_length(records: &[(Digest, Location)]) -> usize {
+    let follows = |pair: &[(Digest, Location)]| {
+        let (before, after) = (&pair[0].1, &pair[1].1);
+        let end = before.offset + (HEADER_LEN + before.stored as usize) as u64;
+        before.pack == after.pack && after.offset >= end && after.offset - end <= MAX_GAP
+    };
+    1 + records.windows(2).take_while(|pair| follows(pair)).count()
+}
+
+/// A record must be the one that was looked for, and whole.
+fn check(
+    digest: &Digest,
+    location: &Location,
+    header: &[u8; HEADER_LEN],
+    frames: &[u8],
+) -> Result<(), StoreError> {
+    let kind = location.kind;
+    let damaged = |what: &str| StoreError::Damaged {
+        kind,
+        digest: *digest,
+        what: what.to_owned(),
+    };
+    let header = RecordHeader::parse(header).ok_or_else(|| damaged("its header is not one"))?;
+    if header.digest != *digest || header.kind != kind || header.stored != location.stored {
+        return Err(damaged("another record lies in its place"));
+    }
+    if header.expected_checksum(frames) != header.checksum {
+        return Err(damaged("its bytes do not match their checksum"));
+    }
+    Ok(())
+}
+
+impl Reader {
+    /// Appends the plain bytes of a chunk, patched and checked against its digest.
+    pub fn append_chunk(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), StoreError> {
+        let (kind, digest) = (Kind::Chunk, chunk.digest);
+        let damaged = |what: &str| StoreError::Damaged {
+            kind,
+            digest,
+            what: what.to_owned(),
+        };
+        let location = self
+            .store
+            .locate(kind, &digest)?
+            .ok_or(StoreError::Missing { kind, digest })?;
+        if location.plain != chunk.size {
+            return Err(damaged("it has not the length that its list gives"));
+        }
+        self.stored.clear();
+        self.store.stored(&digest, &location, &mut self.stored)?;
+        let start = out.len();
+        self.decoder
+            .append(out, &self.stored, chunk.size as usize)?;
+        if Digest::of(&out[start..]) != digest {
+            out.truncate(start);
+            return Err(damaged("its bytes have another digest"));
+        }
+        Ok(chunk.apply_patches(&mut out[start..])?)
+    }
+}

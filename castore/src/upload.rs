@@ -1,0 +1,469 @@
+//! Taking a tree in: one pass over its files, in order, with bounded memory.
+//!
+//! The caller walks a tree depth first and tells an [`Upload`] what it meets. Files that fit into
+//! [`WHOLE_FILE`] are hashed whole and looked up before anything else is done with them; longer
+//! ones are cut as they come. Chunks are compressed by the store's workers and gathered in runs, so
+//! that the chunks of one upload lie together and in order. Nothing becomes visible: a caller
+//! commits a fact that names the tree.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::Digest;
+use crate::chunking::{Chunker, MAX_CHUNK, MIN_CHUNK};
+use crate::log::Run;
+use crate::pack::{FrameEncoder, Kind, Row};
+use crate::store::{Store, StoreError};
+use crate::tree::{ChunkList, ChunkRef, Directory, Node, NodeName, SymlinkTarget, Tree, TreeError};
+use crate::workers::{ChunkJob, Encoded};
+
+/// Files up to this length are held in memory, to be looked up by digest before they are cut.
+const WHOLE_FILE: u64 = 1024 * 1024;
+/// Plain bytes handed to a worker at once. Small chunks share a hand-over.
+const BATCH: usize = 256 * 1024;
+/// Batches of one upload that may be with the workers.
+const IN_FLIGHT: usize = 4;
+/// Stored bytes gathered before they are appended to the pack as one run.
+const RUN: usize = 1024 * 1024;
+/// What the directories of one tree may weigh, encoded. They are held in memory until the tree is
+/// done; this is room for about a million files.
+pub const MAX_TREE: usize = 96 * 1024 * 1024;
+
+/// Why an upload failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UploadError {
+    /// The tree itself is at fault.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// The tree has too many entries to be held in memory.
+    #[error("the tree's directories are longer than {MAX_TREE} bytes")]
+    TooManyEntries,
+    /// The caller's calls do not make up a tree, or a file has another length than announced.
+    #[error("{0}")]
+    Misuse(&'static str),
+    /// The store is at fault.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Reading or writing records failed.
+    #[error("the packs could not be read or written: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// A tree that was taken in. It stays when a fact is committed that names it.
+#[derive(Clone, Debug)]
+pub struct Uploaded {
+    /// The root node.
+    pub root: Node,
+    /// Digest of the tree record.
+    pub tree: Digest,
+    /// Plain bytes of files.
+    pub plain: u64,
+    /// Bytes that were new and have been stored.
+    pub stored: u64,
+}
+
+struct OpenDirectory {
+    name: Option<NodeName>,
+    directory: Directory,
+}
+
+struct OpenFile {
+    name: Option<NodeName>,
+    executable: bool,
+    size: u64,
+    left: u64,
+    contents: Contents,
+}
+
+enum Contents {
+    Whole(BytesMut),
+    Cut {
+        hasher: Box<blake3::Hasher>,
+        chunker: Chunker,
+    },
+}
+
+/// What the workers owe, in order.
+enum Owed {
+    Batch(Receiver<io::Result<Encoded>>),
+    /// So many of the chunks before this are the blob's, and they want a list.
+    ListEnd {
+        blob: Digest,
+        size: u64,
+    },
+    ListStart,
+}
+
+/// A tree on its way in. Calls block; they belong on a thread that may wait.
+pub struct Upload {
+    store: Arc<Store>,
+    directories: Vec<OpenDirectory>,
+    file: Option<OpenFile>,
+    root: Option<Node>,
+    encoded: Vec<Vec<u8>>,
+    known_directories: HashSet<Digest>,
+    weight: usize,
+    lists: BTreeMap<Digest, Digest>,
+    batch: Vec<ChunkJob>,
+    batch_bytes: usize,
+    /// Small blobs whose chunk is on its way, so that a twin in the same tree is not compressed.
+    underway: HashSet<Digest>,
+    owed: VecDeque<Owed>,
+    list: Option<ChunkList>,
+    run: Run,
+    encoder: Option<FrameEncoder>,
+    plain: u64,
+    stored: u64,
+}
+
+impl Upload {
+    pub(crate) fn new(store: Arc<Store>) -> Self {
+        Self {
+            store,
+            directories: Vec::new(),
+            file: None,
+            root: None,
+            encoded: Vec::new(),
+            known_directories: HashSet::new(),
+            weight: 0,
+            lists: BTreeMap::new(),
+            batch: Vec::new(),
+            batch_bytes: 0,
+            underway: HashSet::new(),
+            owed: VecDeque::new(),
+            list: None,
+            run: Run::default(),
+            encoder: None,
+            plain: 0,
+            stored: 0,
+        }
+    }
+
+    /// The name a node is to have where the upload stands; the root has none.
+    fn name(&self, name: &[u8]) -> Result<Option<NodeName>, UploadError> {
+        if self.file.is_some() {
+            return Err(UploadError::Misuse("a file is not finished"));
+        }
+        match (self.directories.is_empty(), &self.root) {
+            (true, None) if name.is_empty() => Ok(None),
+            (true, _) => Err(UploadError::Misuse("a tree has one root, without a name")),
+            (false, _) => Ok(Some(name.try_into()?)),
+        }
+    }
+
+    fn place(&mut self, name: Option<NodeName>, node: Node) -> Result<(), UploadError> {
+        match (self.directories.last_mut(), name) {
+            (Some(parent), Some(name)) => {
+                self.weight += name.as_bytes().len() + 48;
+                if let Node::Symlink { target } = &node {
+                    self.weight += target.as_bytes().len();
+                }
+                if self.weight > MAX_TREE {
+                    return Err(UploadError::TooManyEntries);
+                }
+                parent.directory.push(name, node)?;
+            }
+            _ => self.root = Some(node),
+        }
+        Ok(())
+    }
+
+    /// Enters a directory. The root's name is empty.
+    pub fn enter_directory(&mut self, name: &[u8]) -> Result<(), UploadError> {
+        let name = self.name(name)?;
+        self.directories.push(OpenDirectory {
+            name,
+            directory: Directory::default(),
+        });
+        Ok(())
+    }
+
+    /// Leaves the directory entered last.
+    pub fn leave_directory(&mut self) -> Result<(), UploadError> {
+        let done = self.directories.pop();
+        let done = done.ok_or(UploadError::Misuse("there is no directory to leave"))?;
+        let bytes = done.directory.encode();
+        let node = done.directory.node_for(&bytes)?;
+        if self.known_directories.insert(Digest::of(&bytes)) {
+            self.encoded.push(bytes);
+        }
+        self.place(done.name, node)
+    }
+
+    /// Adds a symlink.
+    pub fn symlink(&mut self, name: &[u8], target: &[u8]) -> Result<(), UploadError> {
+        let name = self.name(name)?;
+        let target: SymlinkTarget = target.try_into()?;
+        self.place(name, Node::Symlink { target })
+    }
+
+    /// Starts a file of `size` bytes, which [`Upload::write`] then brings.
+    pub fn start_file(
+        &mut self,
+        name: &[u8],
+        executable: bool,
+        size: u64,
+    ) -> Result<(), UploadError> {
+        let name = self.name(name)?;
+        let contents = if size <= WHOLE_FILE {
+            Contents::Whole(BytesMut::with_capacity(size as usize))
+        } else {
+            self.owed_after_batch(Owed::ListStart)?;
+            Contents::Cut {
+                hasher: Box::default(),
+                chunker: Chunker::default(),
+            }
+        };
+        self.file = Some(OpenFile {
+            name,
+            executable,
+            size,
+            left: size,
+            contents,
+        });
+        if size == 0 { self.end_file() } else { Ok(()) }
+    }
+
+    /// Adds bytes to the file that was started; the last of them ends it.
+    pub fn write(&mut self, data: &[u8]) -> Result<(), UploadError> {
+        let file = self
+            .file
+            .as_mut()
+            .ok_or(UploadError::Misuse("no file was started"))?;
+        file.left = file
+            .left
+            .checked_sub(data.len() as u64)
+            .ok_or(UploadError::Misuse("a file is longer than announced"))?;
+        let ended = file.left == 0;
+        match &mut file.contents {
+            Contents::Whole(buffer) => buffer.extend_from_slice(data),
+            Contents::Cut { hasher, chunker } => {
+                hasher.update(data);
+                let mut chunks = Vec::new();
+                chunker.write(data, |chunk| chunks.push(chunk));
+                if ended {
+                    chunker.finish(|chunk| chunks.push(chunk));
+                }
+                for chunk in chunks {
+                    self.add_chunk(None, chunk)?;
+                }
+            }
+        }
+        if ended { self.end_file() } else { Ok(()) }
+    }
+
+    fn end_file(&mut self) -> Result<(), UploadError> {
+        let Some(file) = self.file.take() else {
+            return Ok(());
+        };
+        self.plain += file.size;
+        let digest = match file.contents {
+            Contents::Whole(buffer) => self.add_whole(buffer.freeze())?,
+            Contents::Cut { hasher, .. } => {
+                let blob = Digest::from(hasher.finalize());
+                self.owed_after_batch(Owed::ListEnd {
+                    blob,
+                    size: file.size,
+                })?;
+                blob
+            }
+        };
+        let (size, executable) = (file.size, file.executable);
+        self.place(
+            file.name,
+            Node::File {
+                digest,
+                size,
+                executable,
+            },
+        )
+    }
+
+    /// Takes a short file in; returns its digest.
+    fn add_whole(&mut self, plain: Bytes) -> Result<Digest, UploadError> {
+        let blob = Digest::of(&plain);
+        if plain.is_empty() || self.underway.contains(&blob) || self.lists.contains_key(&blob) {
+            return Ok(blob);
+        }
+        if self.store.locate(Kind::Chunk, &blob)?.is_some() {
+            return Ok(blob);
+        }
+        if plain.len() > MIN_CHUNK
+            && let Some(list) = self.store.chunk_list(&blob)?
+        {
+            self.lists.insert(blob, Digest::of(&list.encode()));
+            return Ok(blob);
+        }
+        let (mut chunker, mut chunks) = (Chunker::default(), Vec::new());
+        if plain.len() <= MIN_CHUNK {
+            chunks.push(plain);
+        } else {
+            chunker.cut_whole(&plain, |chunk| chunks.push(chunk));
+        }
+        if let [chunk] = &mut chunks[..] {
+            self.underway.insert(blob);
+            let chunk = std::mem::take(chunk);
+            self.add_chunk(Some(blob), chunk)?;
+            return Ok(blob);
+        }
+        let size = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        self.owed_after_batch(Owed::ListStart)?;
+        for chunk in chunks {
+            self.add_chunk(None, chunk)?;
+        }
+        self.owed_after_batch(Owed::ListEnd { blob, size })?;
+        Ok(blob)
+    }
+
+    fn add_chunk(&mut self, digest: Option<Digest>, plain: Bytes) -> Result<(), UploadError> {
+        debug_assert!(plain.len() <= MAX_CHUNK);
+        self.batch_bytes += plain.len();
+        self.batch.push(ChunkJob { digest, plain });
+        if self.batch_bytes >= BATCH {
+            self.submit()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Hands the batch over to the workers.
+    fn submit(&mut self) -> Result<(), UploadError> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::take(&mut self.batch);
+        self.batch_bytes = 0;
+        let owed = self
+            .store
+            .workers()
+            .submit(batch, self.store.locations().clone())?;
+        self.owed.push_back(Owed::Batch(owed));
+        self.settle(IN_FLIGHT)
+    }
+
+    fn owed_after_batch(&mut self, owed: Owed) -> Result<(), UploadError> {
+        self.submit()?;
+        self.owed.push_back(owed);
+        self.settle(IN_FLIGHT)
+    }
+
+    /// Takes results in until at most `keep` batches are outstanding.
+    fn settle(&mut self, keep: usize) -> Result<(), UploadError> {
+        let batches = |owed: &VecDeque<Owed>| {
+            owed.iter()
+                .filter(|owed| matches!(owed, Owed::Batch(_)))
+                .count()
+        };
+        let mut outstanding = batches(&self.owed);
+        while outstanding > keep || !matches!(self.owed.front(), Some(Owed::Batch(_)) | None) {
+            match self.owed.pop_front() {
+                Some(Owed::Batch(result)) => {
+                    outstanding -= 1;
+                    let gone = |_| io::Error::other("a thread that compresses has ended");
+                    self.take_in(result.recv().map_err(gone)??)?;
+                }
+                Some(Owed::ListStart) => self.list = Some(ChunkList::default()),
+                Some(Owed::ListEnd { blob, size }) => self.end_list(blob, size)?,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, encoded: Encoded) -> Result<(), UploadError> {
+        if let Some(list) = &mut self.list {
+            let chunk = |&(digest, size)| ChunkRef {
+                digest,
+                size,
+                patches: Vec::new(),
+            };
+            list.chunks.extend(encoded.chunks.iter().map(chunk));
+        }
+        let base = self.run.bytes.len() as u64;
+        self.run.bytes.extend_from_slice(&encoded.run.bytes);
+        let rows = encoded.run.rows.iter().map(|row| Row {
+            offset: base + row.offset,
+            ..*row
+        });
+        self.run.rows.extend(rows);
+        if self.run.bytes.len() >= RUN {
+            self.flush()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn end_list(&mut self, blob: Digest, size: u64) -> Result<(), UploadError> {
+        let list = self.list.take().unwrap_or_default();
+        if list.size() != Some(size) {
+            return Err(UploadError::Misuse(
+                "the chunks of a file do not add up to it",
+            ));
+        }
+        if let [chunk] = &list.chunks[..]
+            && chunk.digest == blob
+        {
+            return Ok(());
+        }
+        let bytes = list.encode();
+        self.lists.insert(blob, Digest::of(&bytes));
+        self.add_record(Kind::ChunkList, blob, &bytes)
+    }
+
+    fn add_record(&mut self, kind: Kind, digest: Digest, plain: &[u8]) -> Result<(), UploadError> {
+        let offset = self.run.bytes.len() as u64;
+        let length = u32::try_from(plain.len()).map_err(io::Error::other)?;
+        let encoder = match &mut self.encoder {
+            Some(encoder) => encoder,
+            none => none.insert(FrameEncoder::new()?),
+        };
+        let header = encoder.append(&mut self.run.bytes, kind, digest, plain)?;
+        let stored = header.stored;
+        self.run.rows.push(Row {
+            digest,
+            kind,
+            pack: 0,
+            offset,
+            stored,
+            plain: length,
+        });
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), UploadError> {
+        self.stored += self.run.bytes.len() as u64;
+        self.store.append(&self.run)?;
+        self.run.clear();
+        Ok(())
+    }
+
+    /// The tree is complete: appends what is left of it. Until here an upload of less than a
+    /// megabyte has left nothing behind.
+    pub fn finish(mut self) -> Result<Uploaded, UploadError> {
+        if self.file.is_some() || !self.directories.is_empty() {
+            return Err(UploadError::Misuse("the tree is not complete"));
+        }
+        let root = self
+            .root
+            .take()
+            .ok_or(UploadError::Misuse("the tree is empty"))?;
+        self.submit()?;
+        self.settle(0)?;
+        let encoded = std::mem::take(&mut self.encoded);
+        let bytes = Tree::encode_parts(&root, encoded, &self.lists);
+        let tree = Digest::of(&bytes);
+        self.add_record(Kind::Tree, tree, &bytes)?;
+        self.flush()?;
+        Ok(Uploaded {
+            root,
+            tree,
+            plain: self.plain,
+            stored: self.stored,
+        })
+    }
+}
