@@ -1,0 +1,1 @@
+{"root":{"entries":{"empty":{"entries":{},"type":"directory"},"link":{"target":"run","type":"symlink"},"run":{"executable":true,"narOffset":624,"size":10,"type":"regular"},"sub":{"entries":{"eight":{"narOffset":960,"size":8,"type":"regular"}},"type":"directory"},"zero":{"narOffset":1184,"size":0,"type":"regular"}},"type":"directory"},"version":1}

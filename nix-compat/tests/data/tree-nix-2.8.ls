@@ -1,0 +1,1 @@
+{"version":1,"root":{"type":"directory","entries":{"empty":{"type":"directory","entries":{}},"link":{"type":"symlink","target":"run"},"run":{"type":"regular","size":10,"executable":true,"narOffset":624},"sub":{"type":"directory","entries":{"eight":{"type":"regular","size":8,"narOffset":960}}},"zero":{"type":"regular","size":0,"narOffset":1184}}}}
