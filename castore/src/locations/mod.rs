@@ -99,7 +99,7 @@ impl Locations {
                 Err(error) => return Err(error),
             }
         }
-        found.sort_by_key(|(segment, _)| std::cmp::Reverse(segment.len()));
+        found.sort_by_key(|(segment, _)| std::cmp::Reverse(segment.row_count()));
         let mut covered = HashSet::new();
         let mut open = Vec::new();
         for (segment, path) in found {
@@ -198,7 +198,8 @@ impl Locations {
 
     /// Merges as long as some size class holds too many segments.
     fn merge(&self, open: &mut Vec<Open>) -> io::Result<()> {
-        let class = |segment: &Segment| (segment.len() / FIRST_CLASS).checked_ilog(FANOUT as u64);
+        let class =
+            |segment: &Segment| (segment.row_count() / FIRST_CLASS).checked_ilog(FANOUT as u64);
         loop {
             let mut by_class: HashMap<_, Vec<usize>> = HashMap::new();
             for (at, open) in open.iter().enumerate() {

@@ -74,7 +74,7 @@ impl Segment {
     }
 
     /// Number of rows.
-    pub fn len(&self) -> u64 {
+    pub fn row_count(&self) -> u64 {
         self.count
     }
 

@@ -138,6 +138,10 @@ impl RecordHeader {
         if bytes.len() < HEADER_LEN || payload_len(bytes)? != 56 || bytes[8] != VERSION {
             return None;
         }
+        // The checksum is made from the fields, so it cannot tell that these have rotted.
+        if bytes[10..12] != [0; 2] {
+            return None;
+        }
         Some(Self {
             kind: Kind::from_number(bytes[9])?,
             digest: Digest::from_slice(&bytes[24..56])?,
@@ -214,7 +218,7 @@ impl Footer {
 
     /// Reads the last frame of a pack of `len` bytes; `None` when it is not a footer's.
     pub fn parse(trailer: &[u8; TRAILER_LEN], len: u64) -> Option<Self> {
-        if payload_len(trailer)? != 48 || trailer[8] != VERSION {
+        if payload_len(trailer)? != 48 || trailer[8] != VERSION || trailer[9..16] != [0; 7] {
             return None;
         }
         let footer = Self {

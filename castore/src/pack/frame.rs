@@ -96,7 +96,8 @@ impl FrameDecoder {
         })
     }
 
-    /// Appends the `plain` bytes that `frames` hold to `out`; anything else is an error.
+    /// Appends the `plain` bytes that `frames` hold to `out`; anything else is an error, and leaves
+    /// `out` as it was.
     pub fn append(
         &mut self,
         out: &mut Vec<u8>,
@@ -105,13 +106,14 @@ impl FrameDecoder {
     ) -> std::io::Result<()> {
         let start = out.len();
         out.resize(start + plain, 0);
-        let length = self
+        let decoded = self
             .decompressor
-            .decompress_to_buffer(frames, &mut out[start..])?;
-        if length == plain {
+            .decompress_to_buffer(frames, &mut out[start..]);
+        if matches!(decoded, Ok(length) if length == plain) {
             return Ok(());
         }
         out.truncate(start);
+        let length = decoded?;
         Err(std::io::Error::new(
             std::io::ErrorKind::InvalidData,
             format!("a frame holds {length} bytes instead of {plain}"),

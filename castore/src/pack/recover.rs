@@ -88,8 +88,9 @@ pub fn recover(
     if len >= found.end + TRAILER_LEN as u64 {
         let mut trailer = [0; TRAILER_LEN];
         read(len - TRAILER_LEN as u64, &mut trailer)?;
-        found.sealed = Footer::parse(&trailer, len)
-            .is_some_and(|footer| footer.rows == found.rows.len() as u64);
+        found.sealed = Footer::parse(&trailer, len).is_some_and(|footer| {
+            footer.rows_at == found.end + 8 && footer.rows == found.rows.len() as u64
+        });
     }
     Ok(Some(found))
 }

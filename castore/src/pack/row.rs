@@ -45,6 +45,9 @@ impl Row {
     /// Reads an encoded row; `None` when the bytes are not one.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; ROW_LEN] = bytes.try_into().ok()?;
+        if bytes[33] != 0 {
+            return None;
+        }
         let u32_at = |at: usize| {
             u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
         };

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use open::{OpenProgress, Options};
+pub use read::Reader;
 
 use crate::Digest;
 use crate::facts::{CommitError, Fact, Facts, Transaction};

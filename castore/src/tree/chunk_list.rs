@@ -66,7 +66,7 @@ impl ChunkList {
         .encode_to_vec()
     }
 
-    /// Reads what [`ChunkList::encode`] wrote.
+    /// Reads what [`ChunkList::encode`] wrote; anything else is refused.
     pub fn decode(bytes: &[u8]) -> Result<Self, TreeError> {
         let wire = wire::ChunkList::decode(bytes).map_err(|source| TreeError::Protobuf {
             what: "a chunk list",
@@ -89,9 +89,13 @@ impl ChunkList {
                 patches: patches.collect::<Result<_, TreeError>>()?,
             })
         });
-        Ok(Self {
+        let list = Self {
             chunks: chunks.collect::<Result<_, TreeError>>()?,
-        })
+        };
+        if list.encode() != bytes {
+            return Err(TreeError::NotCanonical("a chunk list"));
+        }
+        Ok(list)
     }
 }
 

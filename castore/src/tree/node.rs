@@ -164,13 +164,17 @@ impl Node {
         prost::Message::encode_to_vec(&self.to_wire())
     }
 
-    /// Reads what [`Node::encode`] wrote.
+    /// Reads what [`Node::encode`] wrote; anything else is refused.
     pub fn decode(bytes: &[u8]) -> Result<Self, TreeError> {
         let wire: wire::Node =
             prost::Message::decode(bytes).map_err(|source| TreeError::Protobuf {
                 what: "a node",
                 source,
             })?;
-        Self::from_wire(wire)
+        let node = Self::from_wire(wire)?;
+        if node.encode() != bytes {
+            return Err(TreeError::NotCanonical("a node"));
+        }
+        Ok(node)
     }
 }

@@ -4,12 +4,13 @@
 //! below it once, and for each blob that has a chunk list the digest of that list. So a whole
 //! path is known after one read, and everything in it can be checked from one digest.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::slice;
 
 use prost::Message;
 
 use super::wire;
-use super::{Directory, Node, TreeError, digest_field};
+use super::{Directory, Entry, Node, TreeError, digest_field};
 use crate::Digest;
 
 /// Everything below a root but the bytes of its files.
@@ -82,7 +83,8 @@ impl Tree {
     }
 
     /// Reads a tree record and checks that it is whole: every directory that is named is there,
-    /// under its own digest and with its own size.
+    /// under its own digest and with its own size. Anything but the one record of its tree is
+    /// refused.
     pub fn decode(bytes: &[u8]) -> Result<Self, TreeError> {
         let wire = wire::Tree::decode(bytes).map_err(|source| TreeError::Protobuf {
             what: "a tree",
@@ -92,8 +94,14 @@ impl Tree {
             wire.root
                 .ok_or(TreeError::Inconsistent("a tree has no root"))?,
         )?;
+        let mut lists = BTreeMap::new();
+        for list in &wire.lists {
+            lists.insert(digest_field(&list.blob)?, digest_field(&list.list)?);
+        }
+        let mut unnamed_lists: HashSet<Digest> = lists.keys().copied().collect();
+        let mut order = Vec::with_capacity(wire.directories.len());
         let mut directories = HashMap::with_capacity(wire.directories.len());
-        let check = |directories: &HashMap<Digest, Directory>, node: &Node| match node {
+        let mut check = |directories: &HashMap<Digest, Directory>, node: &Node| match node {
             Node::Directory { digest, size } => match directories.get(digest) {
                 Some(directory) if directory.size() == Some(*size) => Ok(()),
                 Some(_) => Err(TreeError::Inconsistent(
@@ -101,25 +109,121 @@ impl Tree {
                 )),
                 None => Err(TreeError::MissingDirectory(*digest)),
             },
-            _ => Ok(()),
+            Node::File { digest, .. } => {
+                unnamed_lists.remove(digest);
+                Ok(())
+            }
+            Node::Symlink { .. } => Ok(()),
         };
         for encoded in &wire.directories {
             let directory = Directory::decode(encoded)?;
             for entry in directory.entries() {
                 check(&directories, &entry.node)?;
             }
-            directories.insert(Digest::of(encoded), directory);
+            let digest = Digest::of(encoded);
+            order.push(digest);
+            directories.insert(digest, directory);
         }
         check(&directories, &root)?;
-        let mut lists = BTreeMap::new();
-        for list in &wire.lists {
-            lists.insert(digest_field(&list.blob)?, digest_field(&list.list)?);
-        }
-        Ok(Self {
+        let tree = Self {
             root,
             directories,
             lists,
             weight: bytes.len(),
-        })
+        };
+        let canonical = unnamed_lists.is_empty()
+            && order == tree.directories_in_order()
+            && Self::encode_parts(&tree.root, wire.directories, &tree.lists) == bytes;
+        if !canonical {
+            return Err(TreeError::NotCanonical("a tree"));
+        }
+        Ok(tree)
+    }
+
+    /// The directories as a record holds them: each once, in the order in which a walk of the tree
+    /// leaves them for the first time.
+    fn directories_in_order(&self) -> Vec<Digest> {
+        let (mut order, mut seen) = (Vec::new(), HashSet::new());
+        let mut open: Vec<(Digest, slice::Iter<'_, Entry>)> = Vec::new();
+        let mut next = Some(&self.root);
+        loop {
+            if let Some(Node::Directory { digest, .. }) = next
+                && seen.insert(*digest)
+                && let Some(directory) = self.directories.get(digest)
+            {
+                open.push((*digest, directory.entries().iter()));
+            }
+            let Some((digest, entries)) = open.last_mut() else {
+                return order;
+            };
+            next = entries.next().map(|entry| &entry.node);
+            if next.is_none() {
+                order.push(*digest);
+                open.pop();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A root with two directories, one of which holds a file of several chunks.
+    fn parts() -> (Node, Vec<Vec<u8>>, BTreeMap<Digest, Digest>) {
+        let (mut lists, mut inner, mut outer) =
+            (BTreeMap::new(), Directory::default(), Directory::default());
+        let digest = Digest::of(b"blob");
+        lists.insert(digest, Digest::of(b"list"));
+        let file = Node::File {
+            digest,
+            size: 9,
+            executable: false,
+        };
+        inner.push(b"f"[..].try_into().unwrap(), file).unwrap();
+        let empty = Directory::default();
+        let nodes = [&inner, &empty].map(|below| below.node_for(&below.encode()).unwrap());
+        for (name, node) in [b"a", b"b"].into_iter().zip(nodes) {
+            outer.push(name[..].try_into().unwrap(), node).unwrap();
+        }
+        let root = outer.node_for(&outer.encode()).unwrap();
+        let directories = vec![inner.encode(), empty.encode(), outer.encode()];
+        (root, directories, lists)
+    }
+
+    #[test]
+    fn a_tree_has_one_record() {
+        let (root, directories, lists) = parts();
+        let record = Tree::encode_parts(&root, directories.clone(), &lists);
+        assert_eq!(*Tree::decode(&record).unwrap().root(), root);
+        let (mut swapped, mut twice, mut stray) = (
+            directories.clone(),
+            directories.clone(),
+            directories.clone(),
+        );
+        swapped.swap(0, 1);
+        twice.insert(1, directories[0].clone());
+        let mut unnamed = Directory::default();
+        let target = b"/"[..].try_into().unwrap();
+        let link = Node::Symlink { target };
+        unnamed.push(b"l"[..].try_into().unwrap(), link).unwrap();
+        stray.push(unnamed.encode());
+        let mut stray_list = lists.clone();
+        stray_list.insert(Digest::of(b"no such blob"), Digest::of(b"list"));
+        let mut padded = record;
+        padded.extend([0x20, 1]); // an unknown field 4
+        for wrong in [
+            Tree::encode_parts(&root, swapped, &lists),
+            Tree::encode_parts(&root, twice, &lists),
+            Tree::encode_parts(&root, stray, &lists),
+            Tree::encode_parts(&root, directories, &stray_list),
+            padded,
+        ] {
+            let refused = Tree::decode(&wrong);
+            assert!(
+                matches!(refused, Err(TreeError::NotCanonical(_))),
+                "{refused:?}"
+            );
+        }
     }
 }

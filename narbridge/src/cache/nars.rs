@@ -1,0 +1,274 @@
+//! NARs: uploaded under the hash of their file, served under that name and by NAR hash.
+
+use std::fmt;
+use std::io::Read;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use castore::tree::Tree;
+use castore::{Expected, Store, StoreError, Transaction};
+use nix_compat::nixhash::Sha256;
+use prost::Message;
+
+use super::{Cache, CacheError};
+use crate::compression::Compression;
+use crate::ingest::{Announced, IngestError, ingest};
+use crate::nar::{ByteRange, EncodedNar, NarBody, NarError, PlainNar, ZstdNar};
+use crate::records::{NarRecord, RecordError, decode, digest, nar_key, sha256};
+
+/// The file name of a NAR: `<sha256 in nix32>.nar`, with a suffix for its compression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NarName {
+    /// Hash of the file.
+    pub hash: Sha256,
+    /// What the suffix says; `None` for a bare `.nar`, which may be plain or gzip.
+    pub compression: Option<Compression>,
+}
+
+/// A text that is not the file name of a NAR.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is not a NAR's name: `<sha256 in nix32>.nar`, `.nar.xz` and so on are wanted")]
+pub struct InvalidNarName(String);
+
+impl FromStr for NarName {
+    type Err = InvalidNarName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let invalid = || InvalidNarName(text.to_owned());
+        let (hash, suffix) = text.split_once('.').ok_or_else(invalid)?;
+        let hash = Sha256::from_nix32(hash).map_err(|_| invalid())?;
+        let compression = Compression::from_file_name(text);
+        let expected = compression.map_or(".nar", Compression::nar_suffix);
+        if expected[1..] != *suffix {
+            return Err(invalid());
+        }
+        Ok(Self { hash, compression })
+    }
+}
+
+impl fmt::Display for NarName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let suffix = self.compression.map_or(".nar", Compression::nar_suffix);
+        write!(f, "{}{suffix}", self.hash.to_nix32())
+    }
+}
+
+/// Why a NAR was not accepted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NarUploadError {
+    /// It could not be taken in.
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    /// The body is not the one that was announced.
+    #[error(
+        "FileHash: the body's SHA-256 is {found}, and the URL says {expected}; \
+         the upload was damaged on its way, or cut"
+    )]
+    FileHash {
+        /// What the URL says.
+        expected: Sha256,
+        /// What came.
+        found: Sha256,
+    },
+    /// It could not be recorded.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What was uploaded under a name.
+#[derive(Clone, Debug)]
+pub struct UploadedNar {
+    /// The root node, encoded.
+    pub(super) root: Vec<u8>,
+    pub(super) tree: castore::Digest,
+    /// Hash of the NAR.
+    pub nar_hash: Sha256,
+    /// Length of the NAR.
+    pub nar_size: u64,
+    /// How the uploaded file was compressed.
+    pub compression: Compression,
+    /// Length of the uploaded file.
+    pub file_size: u64,
+}
+
+impl UploadedNar {
+    pub(super) fn to_record(&self) -> NarRecord {
+        NarRecord {
+            root: self.root.clone(),
+            tree: self.tree.as_bytes().to_vec(),
+            nar_hash: self.nar_hash.as_bytes().to_vec(),
+            nar_size: self.nar_size,
+            compression: self.compression.name().to_owned(),
+            file_size: self.file_size,
+        }
+    }
+
+    fn from_record(record: NarRecord) -> Result<Self, RecordError> {
+        let what = "an uploaded NAR";
+        let compression = Compression::from_narinfo(Some(&record.compression));
+        Ok(Self {
+            tree: digest(what, &record.tree)?,
+            nar_hash: sha256(what, &record.nar_hash)?,
+            nar_size: record.nar_size,
+            compression: compression.map_err(|error| RecordError::new(what, error))?,
+            file_size: record.file_size,
+            root: record.root,
+        })
+    }
+}
+
+impl Cache {
+    /// Takes in the NAR that a client uploads under `name`. When this returns it is durable, and a
+    /// narinfo may refer to it, also after a restart. Blocks.
+    pub fn upload_nar(
+        &self,
+        name: NarName,
+        body: impl Read + Send,
+        max_nar_size: u64,
+    ) -> Result<UploadedNar, NarUploadError> {
+        let announced = Announced {
+            compression: name.compression,
+            max_nar_size,
+        };
+        let ingested = ingest(&self.store, body, announced)?;
+        if ingested.file_hash != name.hash {
+            let (expected, found) = (name.hash, ingested.file_hash);
+            return Err(NarUploadError::FileHash { expected, found });
+        }
+        let uploaded = UploadedNar {
+            root: ingested.uploaded.root.encode(),
+            tree: ingested.uploaded.tree,
+            nar_hash: ingested.nar_hash,
+            nar_size: ingested.nar_size,
+            compression: ingested.compression,
+            file_size: ingested.file_size,
+        };
+        let mut transaction = Transaction::default();
+        let key = nar_key(self.number, name.hash);
+        transaction.put(
+            key,
+            uploaded.to_record().encode_to_vec(),
+            Expected::Anything,
+        );
+        self.store.commit(transaction).map_err(StoreError::from)?;
+        Ok(uploaded)
+    }
+
+    /// What was uploaded under that hash, or published with that NAR hash.
+    pub(super) fn uploaded_nar(&self, hash: Sha256) -> Result<Option<UploadedNar>, CacheError> {
+        let Some(fact) = self.store.fact(&nar_key(self.number, hash))? else {
+            return Ok(None);
+        };
+        let record = decode("an uploaded NAR", &fact.value)?;
+        Ok(Some(UploadedNar::from_record(record)?))
+    }
+
+    /// The NAR that is to be had under `name`; `None` when there is none.
+    pub fn nar(&self, name: NarName) -> Result<Option<NarFile>, CacheError> {
+        let Some(nar) = self.uploaded_nar(name.hash)? else {
+            return Ok(None);
+        };
+        let by_nar_hash = nar.nar_hash == name.hash;
+        let compression = match name.compression {
+            None => nar.compression,
+            // By its own hash every NAR is to be had plain and as zstd.
+            Some(Compression::Zstd) if by_nar_hash => Compression::Zstd,
+            Some(asked) if asked == nar.compression => asked,
+            Some(_) => return Ok(None),
+        };
+        let tree = self.store.tree(&nar.tree)?;
+        NarFile::new(
+            self.store.clone(),
+            tree,
+            nar.nar_size,
+            nar.nar_hash,
+            compression,
+        )
+        .map(Some)
+        .map_err(CacheError::from)
+    }
+}
+
+/// A NAR in one representation, ready to be read.
+pub struct NarFile {
+    store: Arc<Store>,
+    tree: Arc<Tree>,
+    nar_size: u64,
+    nar_hash: Sha256,
+    compression: Compression,
+    len: Option<u64>,
+    zstd: Option<ZstdNar>,
+}
+
+impl NarFile {
+    fn new(
+        store: Arc<Store>,
+        tree: Arc<Tree>,
+        nar_size: u64,
+        nar_hash: Sha256,
+        compression: Compression,
+    ) -> Result<Self, NarError> {
+        let (mut zstd, mut len) = (None, Some(nar_size));
+        match compression {
+            Compression::None => {}
+            Compression::Zstd => {
+                let nar = ZstdNar::new(store.clone(), &tree)?;
+                len = Some(nar.total_len());
+                zstd = Some(nar);
+            }
+            other => len = EncodedNar::encoded_len(other, nar_size)?,
+        }
+        Ok(Self {
+            store,
+            tree,
+            nar_size,
+            nar_hash,
+            compression,
+            len,
+            zstd,
+        })
+    }
+
+    /// Length of the representation; `None` where only encoding tells.
+    pub fn len(&self) -> Option<u64> {
+        self.len
+    }
+
+    /// Whether it has no bytes: never.
+    pub fn is_empty(&self) -> bool {
+        self.len == Some(0)
+    }
+
+    /// How it is compressed.
+    pub fn compression(&self) -> Compression {
+        self.compression
+    }
+
+    /// Hash of the NAR.
+    pub fn nar_hash(&self) -> Sha256 {
+        self.nar_hash
+    }
+
+    /// The bytes, or a range of them.
+    pub fn body(self, range: Option<ByteRange>) -> Result<Box<dyn NarBody>, NarError> {
+        let Self {
+            store,
+            tree,
+            nar_size,
+            compression,
+            len,
+            zstd,
+            ..
+        } = self;
+        let range = range.unwrap_or(0..len.unwrap_or(u64::MAX));
+        if let Some(mut nar) = zstd {
+            nar.limit(range);
+            return Ok(Box::new(nar));
+        }
+        Ok(match compression {
+            Compression::None => Box::new(PlainNar::new(store, tree, nar_size, range)?),
+            other => Box::new(EncodedNar::new(store, tree, other, nar_size, range)?),
+        })
+    }
+}

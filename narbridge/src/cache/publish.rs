@@ -1,0 +1,230 @@
+//! Publishing a path: a narinfo is checked against the NAR that came before it.
+
+use castore::{Expected, StoreError, Transaction};
+use nix_compat::narinfo::{self, NarInfo};
+use nix_compat::nixhash::NixHash;
+use nix_compat::store_path::{
+    ContentAddress, IngestionMethod, StorePath, StorePathHash, build_ca_path,
+};
+use prost::Message;
+
+use super::nars::UploadedNar;
+use super::{Cache, CacheError, NarName};
+use crate::compression::Compression;
+use crate::nar::ZstdNar;
+use crate::records::{PathRecord, nar_key, path_key};
+use crate::storehouse::now;
+
+/// Why a narinfo was not accepted. The message starts with the field that is wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Parse(#[from] narinfo::Error),
+    /// A field says something that is not so.
+    #[error("{field}: {why}")]
+    Field {
+        /// Which field.
+        field: &'static str,
+        /// Why not.
+        why: String,
+    },
+    /// The cache failed.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+impl From<StoreError> for PublishError {
+    fn from(error: StoreError) -> Self {
+        Self::Cache(error.into())
+    }
+}
+
+fn wrong(field: &'static str, why: impl Into<String>) -> PublishError {
+    PublishError::Field {
+        field,
+        why: why.into(),
+    }
+}
+
+impl Cache {
+    /// Publishes the path that `text`, uploaded as `<hash>.narinfo`, describes. When this returns
+    /// it is durable and visible. Blocks.
+    pub fn publish(&self, hash: StorePathHash, text: &[u8]) -> Result<(), PublishError> {
+        let narinfo = NarInfo::parse(text, &self.store_dir)?;
+        if narinfo.store_path.hash() != hash {
+            let why = format!("{} is not the path of {hash}.narinfo", narinfo.store_path);
+            return Err(wrong("StorePath", why));
+        }
+        let nar = self.check_nar(&narinfo)?;
+        self.check_content_address(&narinfo, &nar)?;
+
+        let mut record = PathRecord {
+            name: narinfo.store_path.name().to_owned(),
+            root: nar.root.clone(),
+            tree: nar.tree.as_bytes().to_vec(),
+            nar_hash: nar.nar_hash.as_bytes().to_vec(),
+            nar_size: nar.nar_size,
+            references: base_names(&narinfo.references),
+            deriver: narinfo
+                .deriver
+                .as_ref()
+                .map(StorePath::to_string)
+                .unwrap_or_default(),
+            signatures: narinfo.signatures.iter().map(|s| s.to_string()).collect(),
+            ca: narinfo
+                .ca
+                .as_ref()
+                .map(|ca| ca.to_string())
+                .unwrap_or_default(),
+            file_size: self.zstd_len(&nar)?,
+            uploaded: now(),
+        };
+        let by_nar_hash = UploadedNar {
+            compression: Compression::None,
+            file_size: nar.nar_size,
+            ..nar.clone()
+        };
+        loop {
+            let before = self.store.fact(&path_key(self.number, hash))?;
+            if let Some((_, before)) = self.path_record(hash)?
+                && before.nar_hash == record.nar_hash
+            {
+                keep_signatures(&mut record.signatures, before.signatures);
+            }
+            let mut transaction = Transaction::default();
+            let expected = Expected::as_read(before.as_ref());
+            transaction.put(
+                path_key(self.number, hash),
+                record.encode_to_vec(),
+                expected,
+            );
+            transaction.put(
+                nar_key(self.number, nar.nar_hash),
+                by_nar_hash.to_record().encode_to_vec(),
+                Expected::Anything,
+            );
+            match self.store.commit(transaction) {
+                Ok(_) => break,
+                Err(castore::CommitError::Conflict) => continue,
+                Err(error) => return Err(StoreError::from(error).into()),
+            }
+        }
+        self.forget_narinfo(hash);
+        Ok(())
+    }
+
+    /// Finds the NAR that the narinfo is about, and holds each of its claims against it.
+    fn check_nar(&self, narinfo: &NarInfo<'_>) -> Result<UploadedNar, PublishError> {
+        let file = narinfo.url.strip_prefix("nar/");
+        let file = file.ok_or_else(|| wrong("URL", "it does not start with nar/"))?;
+        let name: NarName = file
+            .parse()
+            .map_err(|error| wrong("URL", format!("{error}")))?;
+        let nar = self.uploaded_nar(name.hash)?;
+        let nar = nar.ok_or_else(|| {
+            wrong(
+                "URL",
+                format!(
+                    "{} has not been uploaded: upload the NAR first",
+                    narinfo.url
+                ),
+            )
+        })?;
+        let compression = Compression::from_narinfo(narinfo.compression);
+        let compression = compression.map_err(|error| wrong("Compression", error.to_string()))?;
+        // By its NAR hash a NAR is also served as zstd; narinfos with that URL come back when
+        // somebody adds a signature.
+        let served = name.hash == nar.nar_hash && name.compression == Some(Compression::Zstd);
+        let expected = if served {
+            Compression::Zstd
+        } else {
+            nar.compression
+        };
+        if compression != expected {
+            let why = format!("{compression} is claimed, and {expected} was uploaded");
+            return Err(wrong("Compression", why));
+        }
+        if narinfo.nar_hash != nar.nar_hash {
+            let why = format!("{} is claimed, and {} came", narinfo.nar_hash, nar.nar_hash);
+            return Err(wrong("NarHash", why));
+        }
+        if narinfo.nar_size != nar.nar_size {
+            let why = format!("{} is claimed, and {} came", narinfo.nar_size, nar.nar_size);
+            return Err(wrong("NarSize", why));
+        }
+        if let Some(hash) = narinfo
+            .file_hash
+            .filter(|hash| *hash != name.hash && !served)
+        {
+            return Err(wrong(
+                "FileHash",
+                format!("{hash} is not the one in the URL"),
+            ));
+        }
+        if let Some(size) = narinfo
+            .file_size
+            .filter(|size| *size != nar.file_size && !served)
+        {
+            let why = format!("{size} is claimed, and {} came", nar.file_size);
+            return Err(wrong("FileSize", why));
+        }
+        Ok(nar)
+    }
+
+    /// A content address that is claimed must lead to the path that is claimed.
+    fn check_content_address(
+        &self,
+        narinfo: &NarInfo<'_>,
+        nar: &UploadedNar,
+    ) -> Result<(), PublishError> {
+        let Some(ca) = &narinfo.ca else { return Ok(()) };
+        let path = &narinfo.store_path;
+        let refers_to_itself = narinfo.references.contains(path);
+        let others = narinfo
+            .references
+            .iter()
+            .filter(|reference| *reference != path);
+        let built = build_ca_path(path.name(), ca, others, refers_to_itself, &self.store_dir)
+            .map_err(|error| wrong("CA", error.to_string()))?;
+        if built != *path {
+            return Err(wrong("CA", format!("{ca} makes {built}, not {path}")));
+        }
+        if let ContentAddress::Fixed {
+            method: IngestionMethod::Recursive,
+            hash: NixHash::Sha256(hash),
+        } = ca
+            && !refers_to_itself
+            && hash != nar.nar_hash.as_bytes()
+        {
+            return Err(wrong(
+                "CA",
+                format!("{ca} is not the hash of the NAR that came"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn zstd_len(&self, nar: &UploadedNar) -> Result<u64, PublishError> {
+        let tree = self.store.tree(&nar.tree)?;
+        let zstd = ZstdNar::new(self.store.clone(), &tree).map_err(CacheError::from)?;
+        Ok(zstd.total_len())
+    }
+}
+
+fn base_names(references: &[StorePath]) -> Vec<String> {
+    let mut names: Vec<String> = references.iter().map(StorePath::to_string).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Signatures that came earlier stay.
+fn keep_signatures(signatures: &mut Vec<String>, before: Vec<String>) {
+    for signature in before {
+        if !signatures.contains(&signature) {
+            signatures.push(signature);
+        }
+    }
+}

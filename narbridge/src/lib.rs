@@ -1,0 +1,17 @@
+//! Nix store paths on top of the castore.
+//!
+//! NARs become trees and trees become NARs again; path infos and whatever else a binary cache keeps
+//! are facts of the castore, below the cache that owns them.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod cache;
+pub mod compression;
+pub mod ingest;
+pub mod nar;
+pub mod records;
+pub mod secrets;
+pub mod storehouse;
+
+pub use cache::{Cache, CacheError, CacheName};
+pub use storehouse::{Storehouse, StorehouseError};

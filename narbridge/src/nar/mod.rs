@@ -1,0 +1,58 @@
+//! Tree to NAR, from any offset.
+//!
+//! A NAR is framing (names, lengths, padding) between the contents of files. [`walk`] makes the
+//! framing from a tree; [`ZstdNar`] puts stored frames between frames of framing; [`PlainNar`] and
+//! [`EncodedNar`] decode the chunks.
+
+mod encoded;
+mod plain;
+mod walk;
+mod zstd_nar;
+
+use bytes::Bytes;
+use castore::StoreError;
+
+pub use encoded::EncodedNar;
+pub use plain::PlainNar;
+pub use walk::{FileAt, Walk, listing};
+pub use zstd_nar::ZstdNar;
+
+use crate::compression;
+
+/// How many bytes a body gives at once, about.
+pub const WINDOW: usize = 512 * 1024;
+
+/// Why a NAR could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NarError {
+    /// The store does not have what the tree needs, or it is damaged.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An encoder failed.
+    #[error(transparent)]
+    Compression(#[from] compression::Error),
+    /// A frame could not be made.
+    #[error("a frame could not be made: {0}")]
+    Frame(#[from] std::io::Error),
+    /// A name is not UTF-8, which listings cannot express.
+    #[error("`{}` is not UTF-8, so there is no listing", .0.escape_ascii())]
+    NotUtf8(Vec<u8>),
+}
+
+/// A NAR in some representation, given out in windows. Calls block.
+pub trait NarBody: Send {
+    /// Length of the whole representation, if it is known beforehand.
+    fn len(&self) -> Option<u64>;
+
+    /// Whether it has no bytes: never, for a NAR.
+    fn is_empty(&self) -> bool {
+        self.len() == Some(0)
+    }
+
+    /// The next bytes; `None` at the end.
+    fn next_window(&mut self) -> Result<Option<Bytes>, NarError>;
+}
+
+/// A range of bytes: from, and up to but without.
+pub type ByteRange = std::ops::Range<u64>;

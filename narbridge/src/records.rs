@@ -1,0 +1,172 @@
+//! What the facts of a cache hold, as protobuf, and under which keys.
+//!
+//! ```text
+//! cache/<name>                        CacheRecord
+//! path/<cache><hash part>             PathRecord
+//! nar/<cache><sha256>                 NarRecord    by NAR hash, and by the hash of an uploaded file
+//! file/<cache><path>                  FileRecord   logs, debuginfo, realisations
+//! ```
+//!
+//! `<cache>` is the cache's number in 4 big-endian bytes. Field numbers are for ever.
+
+use castore::Digest;
+use nix_compat::nixhash::Sha256;
+use nix_compat::store_path::StorePathHash;
+use prost::Message;
+
+/// A tenant.
+#[derive(Clone, PartialEq, Message)]
+pub struct CacheRecord {
+    /// Its number, never given again.
+    #[prost(uint32, tag = "1")]
+    pub number: u32,
+    /// Its signing keys, newest first, each sealed with the server's key.
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub sealed_keys: Vec<Vec<u8>>,
+    /// Where its paths live; empty for `/nix/store`.
+    #[prost(string, tag = "3")]
+    pub store_dir: String,
+    /// Priority among substituters; smaller is asked first.
+    #[prost(uint32, tag = "4")]
+    pub priority: u32,
+    /// Whether reading needs a token.
+    #[prost(bool, tag = "5")]
+    pub private: bool,
+    /// Seconds since 1970.
+    #[prost(uint64, tag = "6")]
+    pub created: u64,
+}
+
+/// What a cache says of a store path.
+#[derive(Clone, PartialEq, Message)]
+pub struct PathRecord {
+    /// Name part of the store path.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// The root node, encoded.
+    #[prost(bytes = "vec", tag = "2")]
+    pub root: Vec<u8>,
+    /// Digest of the tree.
+    #[prost(bytes = "vec", tag = "3")]
+    pub tree: Vec<u8>,
+    /// SHA-256 of the NAR.
+    #[prost(bytes = "vec", tag = "4")]
+    pub nar_hash: Vec<u8>,
+    /// Length of the NAR.
+    #[prost(uint64, tag = "5")]
+    pub nar_size: u64,
+    /// Base names of the paths it refers to, sorted.
+    #[prost(string, repeated, tag = "6")]
+    pub references: Vec<String>,
+    /// Base name of the derivation; empty if unknown.
+    #[prost(string, tag = "7")]
+    pub deriver: String,
+    /// The uploader's signatures.
+    #[prost(string, repeated, tag = "8")]
+    pub signatures: Vec<String>,
+    /// Content address; empty if there is none.
+    #[prost(string, tag = "9")]
+    pub ca: String,
+    /// Length of the NAR as zstd when it was uploaded.
+    #[prost(uint64, tag = "10")]
+    pub file_size: u64,
+    /// Seconds since 1970.
+    #[prost(uint64, tag = "11")]
+    pub uploaded: u64,
+}
+
+/// A NAR that was uploaded whole.
+#[derive(Clone, PartialEq, Message)]
+pub struct NarRecord {
+    /// The root node, encoded.
+    #[prost(bytes = "vec", tag = "1")]
+    pub root: Vec<u8>,
+    /// Digest of the tree.
+    #[prost(bytes = "vec", tag = "2")]
+    pub tree: Vec<u8>,
+    /// SHA-256 of the NAR.
+    #[prost(bytes = "vec", tag = "3")]
+    pub nar_hash: Vec<u8>,
+    /// Length of the NAR.
+    #[prost(uint64, tag = "4")]
+    pub nar_size: u64,
+    /// How the uploaded file was compressed, by Nix's name.
+    #[prost(string, tag = "5")]
+    pub compression: String,
+    /// Length of the uploaded file.
+    #[prost(uint64, tag = "6")]
+    pub file_size: u64,
+}
+
+/// A small file that a client keeps in its cache.
+#[derive(Clone, PartialEq, Message)]
+pub struct FileRecord {
+    /// Digest of the tree whose root is the file.
+    #[prost(bytes = "vec", tag = "1")]
+    pub tree: Vec<u8>,
+    /// Length in bytes.
+    #[prost(uint64, tag = "2")]
+    pub size: u64,
+    /// `Content-Type` as uploaded.
+    #[prost(string, tag = "3")]
+    pub content_type: String,
+    /// `Content-Encoding` as uploaded; empty for none.
+    #[prost(string, tag = "4")]
+    pub content_encoding: String,
+}
+
+/// A fact that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("the store's record of {what} is damaged: {why}")]
+pub struct RecordError {
+    what: String,
+    why: String,
+}
+
+impl RecordError {
+    pub(crate) fn new(what: impl Into<String>, why: impl ToString) -> Self {
+        Self {
+            what: what.into(),
+            why: why.to_string(),
+        }
+    }
+}
+
+pub(crate) fn decode<M: Message + Default>(what: &str, bytes: &[u8]) -> Result<M, RecordError> {
+    M::decode(bytes).map_err(|error| RecordError::new(what, error))
+}
+
+pub(crate) fn digest(what: &str, bytes: &[u8]) -> Result<Digest, RecordError> {
+    Digest::from_slice(bytes).ok_or_else(|| RecordError::new(what, "a digest has not 32 bytes"))
+}
+
+pub(crate) fn sha256(what: &str, bytes: &[u8]) -> Result<Sha256, RecordError> {
+    let bytes: Result<[u8; 32], _> = bytes.try_into();
+    bytes
+        .map(Sha256::from)
+        .map_err(|_| RecordError::new(what, "a hash has not 32 bytes"))
+}
+
+pub(crate) fn cache_key(name: &str) -> Vec<u8> {
+    [b"cache/", name.as_bytes()].concat()
+}
+
+pub(crate) fn path_prefix(cache: u32) -> Vec<u8> {
+    [&b"path/"[..], &cache.to_be_bytes()].concat()
+}
+
+pub(crate) fn path_key(cache: u32, hash: StorePathHash) -> Vec<u8> {
+    [&b"path/"[..], &cache.to_be_bytes(), hash.as_bytes()].concat()
+}
+
+pub(crate) fn nar_key(cache: u32, hash: Sha256) -> Vec<u8> {
+    [&b"nar/"[..], &cache.to_be_bytes(), hash.as_bytes()].concat()
+}
+
+pub(crate) fn file_key(cache: u32, path: &str) -> Vec<u8> {
+    [&b"file/"[..], &cache.to_be_bytes(), path.as_bytes()].concat()
+}
+
+pub(crate) fn signature_key(cache: u32, hash: StorePathHash) -> Vec<u8> {
+    [&b"sig/"[..], &cache.to_be_bytes(), hash.as_bytes()].concat()
+}
