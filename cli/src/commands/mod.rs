@@ -1,0 +1,5 @@
+//! One file per command.
+
+pub mod nar;
+pub mod serve;
+pub mod store;

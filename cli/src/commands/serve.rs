@@ -1,0 +1,190 @@
+//! `granary serve`
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use castore::Options;
+use castore::durable::write_file;
+use clap::Args;
+use granary_http::token::{Claims, Verifier};
+use granary_http::{App, Limits};
+use narbridge::secrets::random;
+use narbridge::{Cache, Storehouse};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::data_dir::default_data_dir;
+use crate::failure::{Context, Failure};
+use crate::progress::OpenBar;
+
+/// What the secret that signs tokens is derived for.
+const TOKEN_PURPOSE: &str = "granary 2026 sign tokens with HS256";
+/// The cache that a new data directory has.
+const FIRST_CACHE: &str = "default";
+
+/// Options of `granary serve`.
+#[derive(Args)]
+pub struct Serve {
+    /// Address to listen on
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:8080",
+        env = "GRANARY_LISTEN"
+    )]
+    listen: SocketAddr,
+    /// Folder that holds everything [default: $XDG_STATE_HOME/granary]
+    #[arg(long, value_name = "DIR", env = "GRANARY_DATA")]
+    data: Option<PathBuf>,
+    /// Longest NAR to accept, uncompressed: bytes, or with KiB, MiB, GiB, TiB
+    #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = parse_size)]
+    max_nar_size: u64,
+}
+
+fn parse_size(text: &str) -> Result<u64, String> {
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
+    let (digits, shift) = units
+        .iter()
+        .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)))
+        .unwrap_or((text, 0));
+    let number: u64 = digits
+        .trim()
+        .parse()
+        .map_err(|_| format!("`{text}` is not a size such as 64GiB"))?;
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| format!("`{text}` is too large"))
+}
+
+impl Serve {
+    /// Serves until SIGTERM or SIGINT.
+    pub fn run(self) -> Result<(), Failure> {
+        tracing_subscriber::fmt()
+            .with_writer(io::stderr)
+            .with_env_filter(
+                tracing_subscriber::EnvFilter::try_from_env("GRANARY_LOG")
+                    .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sled=warn")),
+            )
+            .init();
+        let dir = match self.data {
+            Some(dir) => dir,
+            None => default_data_dir()?,
+        };
+        let house = open(&dir)?;
+        let secret = house.key().derive(TOKEN_PURPOSE);
+        let cache = first_cache(&house)?;
+        leave_files(&dir, &cache, &secret)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.context(|| "cannot start threads".to_owned())?;
+        let house = Arc::new(house);
+        let limits = Limits {
+            max_nar_size: self.max_nar_size,
+        };
+        let app = App::new(house.clone(), Verifier::new(&secret), limits);
+        runtime.block_on(async {
+            let listener = TcpListener::bind(self.listen).await.context(|| {
+                format!(
+                    "cannot listen on {}: choose another address with --listen",
+                    self.listen
+                )
+            })?;
+            let address = listener.local_addr().context(|| "no address".to_owned())?;
+            announce(address, &cache, &dir).context(|| "cannot write to stdout".to_owned())?;
+            let mut term =
+                signal(SignalKind::terminate()).context(|| "cannot wait for SIGTERM".to_owned())?;
+            let stop = async move {
+                tokio::select! {
+                    _ = term.recv() => {}
+                    _ = tokio::signal::ctrl_c() => {}
+                }
+                tracing::info!("finishing the requests under way");
+            };
+            let served = granary_http::serve(listener, app, stop).await;
+            served.context(|| "serving ended".to_owned())
+        })?;
+        // Threads that still work on a cut-off request keep the store open; they end by themselves.
+        runtime.shutdown_timeout(std::time::Duration::from_secs(10));
+        drop(cache);
+        drop(house);
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Opens the storehouse, showing how it goes where that takes long.
+pub fn open(dir: &Path) -> Result<Storehouse, Failure> {
+    let mut bar = OpenBar::new();
+    let mut progress = |news| bar.update(news);
+    let house = Storehouse::open(dir, Options::new(&mut progress));
+    bar.finish();
+    house.context(|| format!("cannot open the store in {}", dir.display()))
+}
+
+fn first_cache(house: &Storehouse) -> Result<Arc<Cache>, Failure> {
+    if let Some(cache) = house.cache(FIRST_CACHE) {
+        return Ok(cache);
+    }
+    let context = || format!("cannot make the cache {FIRST_CACHE}");
+    // Key names are what clients tell keys apart by, so two servers must not share one.
+    let suffix: [u8; 4] = random().context(context)?;
+    let key_name = format!("{FIRST_CACHE}-{:08x}", u32::from_be_bytes(suffix));
+    let name = FIRST_CACHE.parse().context(context)?;
+    house.create_cache(name, &key_name).context(context)
+}
+
+/// Leaves the root token and the public key as files, for scripts.
+fn leave_files(dir: &Path, cache: &Cache, secret: &[u8]) -> Result<(), Failure> {
+    let path = dir.join("root-token");
+    let valid = fs::read_to_string(&path)
+        .is_ok_and(|token| Verifier::new(secret).verify(token.trim()).is_ok());
+    if !valid {
+        let context = || format!("cannot write {}", path.display());
+        let id: [u8; 16] = random().context(context)?;
+        let claims = Claims::root(format!("{:032x}", u128::from_be_bytes(id)));
+        let token = granary_http::token::sign(secret, &claims).context(context)?;
+        write_file(&path, format!("{token}\n").as_bytes(), 0o600).context(context)?;
+    }
+    let path = dir.join("public-key");
+    let keys: Vec<String> = cache.public_keys().map(|key| key.to_string()).collect();
+    let text = format!("{}\n", keys.join("\n"));
+    if fs::read_to_string(&path).ok().as_deref() != Some(&text) {
+        write_file(&path, text.as_bytes(), 0o644)
+            .context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Prints the lines to paste.
+fn announce(address: SocketAddr, cache: &Cache, dir: &Path) -> io::Result<()> {
+    let keys: Vec<String> = cache.public_keys().map(|key| key.to_string()).collect();
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "Granary serves http://{address}/{} from {}",
+        cache.name(),
+        dir.display()
+    )?;
+    writeln!(out, "To read from it, in nix.conf:")?;
+    writeln!(
+        out,
+        "  extra-substituters = http://{address}/{}",
+        cache.name()
+    )?;
+    writeln!(out, "  extra-trusted-public-keys = {}", keys.join(" "))?;
+    writeln!(
+        out,
+        "To write to it, once in a shell (Nix reads the file with --netrc-file):"
+    )?;
+    writeln!(
+        out,
+        "  (umask 077; echo \"machine {} login granary password $(cat {})\" >> ~/.netrc)",
+        address.ip(),
+        dir.join("root-token").display()
+    )?;
+    out.flush()
+}

@@ -1,0 +1,73 @@
+//! What a person is told when a command fails: what failed, on what, and what to do.
+
+use std::error::Error;
+use std::io::{self, Write};
+
+/// A failed command.
+#[derive(Debug)]
+pub struct Failure {
+    what: String,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl Failure {
+    /// A failure that its text tells whole.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            source: None,
+        }
+    }
+
+    /// Whether it is only that nobody reads the output any more.
+    pub fn is_broken_pipe(&self) -> bool {
+        let mut source = self
+            .source
+            .as_deref()
+            .map(|error| error as &(dyn Error + 'static));
+        while let Some(error) = source {
+            if error
+                .downcast_ref::<io::Error>()
+                .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+            {
+                return true;
+            }
+            source = error.source();
+        }
+        false
+    }
+
+    /// Tells the person at the terminal.
+    pub fn report(&self) {
+        let mut text = format!("granary: {}", self.what);
+        let mut source = self
+            .source
+            .as_deref()
+            .map(|error| error as &(dyn Error + 'static));
+        while let Some(error) = source {
+            let cause = error.to_string();
+            // Many errors print their cause themselves.
+            if !text.contains(&cause) {
+                text.push_str(": ");
+                text.push_str(&cause);
+            }
+            source = error.source();
+        }
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+}
+
+/// Says on what something failed.
+pub trait Context<T> {
+    /// Puts `what` before the error.
+    fn context(self, what: impl FnOnce() -> String) -> Result<T, Failure>;
+}
+
+impl<T, E: Error + Send + Sync + 'static> Context<T> for Result<T, E> {
+    fn context(self, what: impl FnOnce() -> String) -> Result<T, Failure> {
+        self.map_err(|error| Failure {
+            what: what(),
+            source: Some(Box::new(error)),
+        })
+    }
+}

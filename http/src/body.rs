@@ -1,0 +1,173 @@
+//! Bodies between the async side and the threads that may block.
+
+use std::io::{self, Read};
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{Buf, Bytes};
+use http_body_util::BodyExt;
+use narbridge::nar::NarBody;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::error::ApiError;
+
+/// Pieces of an upload that may wait to be read. hyper gives at most some 400 KiB at once.
+const UPLOAD_QUEUE: usize = 2;
+/// Windows of a download that may wait to be sent, beside the one being sent and the one being
+/// read. A window is about half a megabyte.
+const DOWNLOAD_QUEUE: usize = 1;
+/// How long a client may send nothing at all.
+const STALL: Duration = Duration::from_secs(120);
+/// After a refusal, so much of what the client still sends is read and thrown away, so that it gets
+/// to see the answer instead of a broken connection.
+const DRAIN: usize = 8 * 1024 * 1024;
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// An upload as a blocking reader.
+pub(crate) struct UploadReader {
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    current: Bytes,
+}
+
+impl Read for UploadReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.pieces.blocking_recv() {
+                Some(piece) => self.current = piece?,
+                None => return Ok(0),
+            }
+        }
+        let count = buffer.len().min(self.current.len());
+        self.current.copy_to_slice(&mut buffer[..count]);
+        Ok(count)
+    }
+}
+
+/// Runs `work` on a thread that may block, feeding it the body.
+pub(crate) async fn with_body<T: Send + 'static>(
+    mut body: Body,
+    work: impl FnOnce(UploadReader) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let (sender, pieces) = mpsc::channel(UPLOAD_QUEUE);
+    let reader = UploadReader {
+        pieces,
+        current: Bytes::new(),
+    };
+    let work = tokio::task::spawn_blocking(move || work(reader));
+    loop {
+        let piece = match next_piece(&mut body).await {
+            Some(piece) => piece,
+            None => break,
+        };
+        let failed = piece.is_err();
+        if sender.send(piece).await.is_err() || failed {
+            break;
+        }
+    }
+    drop(sender);
+    let result = work.await.map_err(|error| {
+        tracing::error!(%error, "an upload's thread ended");
+        ApiError::Internal
+    })?;
+    if result.is_err() {
+        drain(&mut body).await;
+    }
+    result
+}
+
+async fn next_piece(body: &mut Body) -> Option<io::Result<Bytes>> {
+    loop {
+        let frame = match tokio::time::timeout(STALL, body.frame()).await {
+            Err(_) => return Some(Err(io::ErrorKind::TimedOut.into())),
+            Ok(None) => return None,
+            Ok(Some(Err(error))) => return Some(Err(io::Error::other(error))),
+            Ok(Some(Ok(frame))) => frame,
+        };
+        if let Ok(data) = frame.into_data() {
+            return Some(Ok(data));
+        }
+    }
+}
+
+async fn drain(body: &mut Body) {
+    let _ = tokio::time::timeout(DRAIN_TIME, async {
+        let mut left = DRAIN;
+        while let Some(Ok(data)) = next_piece(body).await {
+            match left.checked_sub(data.len()) {
+                Some(rest) => left = rest,
+                None => break,
+            }
+        }
+    })
+    .await;
+}
+
+/// Reads a body of at most `limit` bytes whole.
+pub(crate) async fn read_small(mut body: Body, limit: usize) -> Result<Vec<u8>, ApiError> {
+    let mut out = Vec::new();
+    while let Some(piece) = next_piece(&mut body).await {
+        let piece = piece.map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => ApiError::Timeout,
+            _ => ApiError::BadRequest(format!("the upload could not be read: {error}")),
+        })?;
+        if out.len() + piece.len() > limit {
+            drain(&mut body).await;
+            return Err(ApiError::TooLarge(format!(
+                "the body is longer than {limit} bytes"
+            )));
+        }
+        out.extend_from_slice(&piece);
+    }
+    Ok(out)
+}
+
+/// Runs `work` on a thread that may block.
+pub(crate) async fn blocking<T: Send + 'static, E: Into<ApiError> + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, ApiError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(Into::into),
+        Err(error) => {
+            tracing::error!(%error, "a request's thread ended");
+            Err(ApiError::Internal)
+        }
+    }
+}
+
+/// Streams a body whose first window has been read. An error on the way breaks the connection, so
+/// that a body that is cut short looks cut short.
+pub(crate) fn stream(first: Option<Bytes>, mut rest: Box<dyn NarBody>) -> Body {
+    let Some(first) = first else {
+        return Body::empty();
+    };
+    let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(DOWNLOAD_QUEUE);
+    tokio::spawn(async move {
+        let mut next = Ok(Some(first));
+        loop {
+            let (window, failed) = match next {
+                Ok(Some(window)) => (Ok(window), false),
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::error!(%error, "a download was broken off");
+                    (Err(io::Error::other("the server failed")), true)
+                }
+            };
+            if sender.send(window).await.is_err() || failed {
+                return;
+            }
+            let step = tokio::task::spawn_blocking(move || (rest.next_window(), rest)).await;
+            (next, rest) = match step {
+                Ok(step) => step,
+                Err(error) => {
+                    tracing::error!(%error, "a download's thread ended");
+                    let _ = sender
+                        .send(Err(io::Error::other("the server failed")))
+                        .await;
+                    return;
+                }
+            };
+        }
+    });
+    Body::from_stream(ReceiverStream::new(receiver))
+}

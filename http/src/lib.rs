@@ -1,0 +1,73 @@
+//! Door 1: a binary cache over HTTP, as every Nix since 2.8 uses one.
+//!
+//! ```text
+//! /                                   what this is
+//! /<cache>/nix-cache-info
+//! /<cache>/<hash>.narinfo             GET HEAD PUT
+//! /<cache>/<hash>.ls                  GET HEAD PUT
+//! /<cache>/nar/<file hash>.nar[.*]    GET HEAD PUT; ranges
+//! /<cache>/log/<derivation>           GET HEAD PUT, and likewise
+//!          debuginfo/…  realisations/…  build-trace-v2/…
+//! ```
+//!
+//! Reading is open to all; writing wants the token, as Bearer or as the Basic password.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod body;
+mod error;
+mod range;
+mod reply;
+mod routes;
+mod server;
+pub mod token;
+
+use std::sync::Arc;
+
+use narbridge::Storehouse;
+use tokio::sync::Semaphore;
+
+pub use server::serve;
+
+use token::Verifier;
+
+/// Uploads that are taken in at the same time; more wait their turn. Each may hold some 10 MB (a
+/// decoder's window, chunks in flight), and a few are enough to keep the cores busy while slow
+/// clients send.
+const CONCURRENT_UPLOADS: usize = 16;
+
+/// Limits that an operator may set.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The longest NAR that is accepted, in plain bytes.
+    pub max_nar_size: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_nar_size: 64 << 30,
+        }
+    }
+}
+
+/// What the requests work on.
+pub struct App {
+    house: Arc<Storehouse>,
+    verifier: Verifier,
+    limits: Limits,
+    uploads: Arc<Semaphore>,
+}
+
+impl App {
+    /// An application over a storehouse.
+    pub fn new(house: Arc<Storehouse>, verifier: Verifier, limits: Limits) -> Arc<Self> {
+        let uploads = Arc::new(Semaphore::new(CONCURRENT_UPLOADS));
+        Arc::new(Self {
+            house,
+            verifier,
+            limits,
+            uploads,
+        })
+    }
+}

@@ -1,0 +1,56 @@
+//! Logs, debug info and realisations: given back as they came, `Content-Encoding` and all.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::Response;
+use narbridge::cache::FileName;
+
+use super::{Call, header_text};
+use crate::body::{blocking, read_small, stream};
+use crate::error::ApiError;
+use crate::reply;
+
+/// The longest such file that is kept: build logs may be long.
+const MAX_FILE: usize = 64 * 1024 * 1024;
+
+pub(super) async fn get(call: Call, name: FileName) -> Result<Response, ApiError> {
+    let (cache, head) = (call.cache, call.method == Method::HEAD);
+    let (file, first) = blocking(move || {
+        let Some(mut file) = cache.file(&name)? else {
+            return Ok((None, None));
+        };
+        let first = match head {
+            true => None,
+            false => narbridge::nar::NarBody::next_window(&mut file)?,
+        };
+        Ok::<_, narbridge::CacheError>((Some(file), first))
+    })
+    .await?;
+    let file = file.ok_or(ApiError::NotFound)?;
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, file.len().into());
+    for (name, value) in [
+        (header::CONTENT_TYPE, file.content_type()),
+        (header::CONTENT_ENCODING, file.content_encoding()),
+    ] {
+        if let Ok(value) = HeaderValue::from_str(value)
+            && !value.is_empty()
+        {
+            headers.insert(name, value);
+        }
+    }
+    if !head {
+        *response.body_mut() = stream(first, Box::new(file));
+    }
+    Ok(response)
+}
+
+pub(super) async fn put(call: Call, name: FileName) -> Result<Response, ApiError> {
+    let body = read_small(call.body, MAX_FILE).await?;
+    let text = |name| header_text(&call.headers, name).to_owned();
+    let (kind, encoding) = (text(header::CONTENT_TYPE), text(header::CONTENT_ENCODING));
+    let cache = call.cache;
+    blocking(move || cache.put_file(&name, &body, &kind, &encoding)).await?;
+    Ok(reply::done(StatusCode::CREATED))
+}

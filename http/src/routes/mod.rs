@@ -1,0 +1,176 @@
+//! From a request to its handler. One file per kind of resource.
+
+mod files;
+mod listing;
+mod nar;
+mod narinfo;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use narbridge::Cache;
+use narbridge::cache::{FileName, NarName};
+use nix_compat::store_path::StorePathHash;
+
+use crate::App;
+use crate::error::ApiError;
+use crate::reply;
+use crate::token::Permission;
+
+/// What a path below a cache names.
+enum Resource {
+    Info,
+    Narinfo(StorePathHash),
+    Listing(StorePathHash),
+    Nar(NarName),
+    File(FileName),
+}
+
+impl Resource {
+    fn parse(path: &str) -> Option<Self> {
+        if path == "nix-cache-info" {
+            return Some(Self::Info);
+        }
+        if let Some(hash) = path.strip_suffix(".narinfo") {
+            return hash.parse().ok().map(Self::Narinfo);
+        }
+        if let Some(hash) = path.strip_suffix(".ls") {
+            return hash.parse().ok().map(Self::Listing);
+        }
+        if let Some(name) = path.strip_prefix("nar/") {
+            return name.parse().ok().map(Self::Nar);
+        }
+        FileName::parse(path).ok().map(Self::File)
+    }
+}
+
+/// A request on its way to a handler.
+struct Call {
+    app: Arc<App>,
+    cache: Arc<Cache>,
+    method: Method,
+    headers: HeaderMap,
+    body: Body,
+}
+
+/// Answers a request.
+pub(crate) async fn answer(app: Arc<App>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let head = parts.method == Method::HEAD;
+    let path = parts.uri.path();
+    let result = match find(&app, path) {
+        Some((cache, resource)) => {
+            let (method, headers) = (parts.method.clone(), parts.headers);
+            dispatch(
+                Call {
+                    app,
+                    cache,
+                    method,
+                    headers,
+                    body,
+                },
+                resource,
+            )
+            .await
+        }
+        None if path == "/" => Ok(front(&parts.method)),
+        None => Err(ApiError::NotFound),
+    };
+    let mut response = result.unwrap_or_else(IntoResponse::into_response);
+    if head {
+        *response.body_mut() = Body::empty();
+    }
+    response
+}
+
+fn find(app: &App, path: &str) -> Option<(Arc<Cache>, Resource)> {
+    let (cache, rest) = path.strip_prefix('/')?.split_once('/')?;
+    let cache = app.house.cache(cache)?;
+    // Nix escapes a few characters (the `!` of realisations) in URLs.
+    let resource = match rest.contains('%') {
+        true => Resource::parse(&unescape(rest)?)?,
+        false => Resource::parse(rest)?,
+    };
+    Some((cache, resource))
+}
+
+fn unescape(path: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(path.len());
+    let mut bytes = path.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+        let value = digit(bytes.next())? * 16 + digit(bytes.next())?;
+        out.push(u8::try_from(value).ok()?);
+    }
+    String::from_utf8(out).ok()
+}
+
+async fn dispatch(call: Call, resource: Resource) -> Result<Response, ApiError> {
+    let read = matches!(call.method, Method::GET | Method::HEAD);
+    if !read && call.method != Method::PUT {
+        return Err(ApiError::Method("GET, HEAD, PUT"));
+    }
+    if !read {
+        let cache = call.cache.name().as_str();
+        call.app
+            .verifier
+            .authorize(&call.headers, Permission::Push, cache)?;
+    }
+    match (resource, read) {
+        (Resource::Info, true) => {
+            let info = call.cache.info();
+            Ok(reply::whole(
+                &call.method,
+                "text/x-nix-cache-info",
+                info.into(),
+            ))
+        }
+        (Resource::Info, false) => Err(ApiError::Method("GET, HEAD")),
+        (Resource::Narinfo(hash), true) => narinfo::get(call, hash).await,
+        (Resource::Narinfo(hash), false) => narinfo::put(call, hash).await,
+        (Resource::Listing(hash), true) => listing::get(call, hash).await,
+        (Resource::Listing(_), false) => listing::put(call).await,
+        (Resource::Nar(name), true) => nar::get(call, name).await,
+        (Resource::Nar(name), false) => nar::put(call, name).await,
+        (Resource::File(name), true) => files::get(call, name).await,
+        (Resource::File(name), false) => files::put(call, name).await,
+    }
+}
+
+fn front(method: &Method) -> Response {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return reply::done(StatusCode::METHOD_NOT_ALLOWED);
+    }
+    let text = "This is Granary, a storehouse for Nix store paths.\n\
+                Its caches lie below /<name>: add http://<this host>/<name> to your substituters.\n";
+    reply::whole(method, "text/plain; charset=utf-8", text.into())
+}
+
+/// A header as text; empty when absent.
+fn header_text(headers: &HeaderMap, name: header::HeaderName) -> &str {
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+}
+
+/// A small body, decoded as its `Content-Encoding` says.
+async fn read_decoded(headers: &HeaderMap, body: Body, limit: usize) -> Result<Vec<u8>, ApiError> {
+    let bytes = crate::body::read_small(body, limit).await?;
+    let encoding = header_text(headers, header::CONTENT_ENCODING).to_owned();
+    if encoding.is_empty() {
+        return Ok(bytes);
+    }
+    crate::body::blocking(move || {
+        narbridge::compression::decode_small(&encoding, &bytes, limit)
+            .map_err(|error| ApiError::BadRequest(format!("Content-Encoding: {error}")))
+    })
+    .await
+}

@@ -1,0 +1,113 @@
+//! `nar/<hash>.nar…`
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::Response;
+use narbridge::cache::NarName;
+
+use super::{Call, header_text};
+use crate::body::{blocking, stream, with_body};
+use crate::error::ApiError;
+use crate::range::{self, Asked};
+use crate::reply;
+
+/// A NAR never changes under its name.
+const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+
+pub(super) async fn get(call: Call, name: NarName) -> Result<Response, ApiError> {
+    let cache = call.cache;
+    let file = blocking(move || cache.nar(name))
+        .await?
+        .ok_or(ApiError::NotFound)?;
+    let tag = format!("\"{}-{}\"", file.nar_hash().to_nix32(), file.compression());
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, FOR_EVER);
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        headers.insert(header::ETAG, tag);
+    }
+    if header_text(&call.headers, header::IF_NONE_MATCH)
+        .split(',')
+        .any(|t| t.trim() == tag)
+    {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return Ok(response);
+    }
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/x-nix-nar"),
+    );
+    let mut range = None;
+    if let Some(len) = file.len() {
+        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        let mut length = len;
+        match asked_range(&call.headers, &tag, len) {
+            Asked::All => {}
+            Asked::Unsatisfiable => {
+                headers.insert(header::CONTENT_RANGE, content_range("*", len)?);
+                *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
+                return Ok(response);
+            }
+            Asked::Part(part) => {
+                length = part.end - part.start;
+                let shown = format!("{}-{}", part.start, part.end - 1);
+                headers.insert(header::CONTENT_RANGE, content_range(&shown, len)?);
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+                range = Some(part);
+            }
+        }
+        response
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, length.into());
+    }
+    if call.method == Method::HEAD {
+        return Ok(response);
+    }
+    // The first window is read before the status goes out: what cannot be read at all is a 404.
+    let (first, rest) = blocking(move || {
+        let mut body = file.body(range)?;
+        let first = body.next_window()?;
+        Ok::<_, narbridge::nar::NarError>((first, body))
+    })
+    .await?;
+    *response.body_mut() = stream(first, rest);
+    Ok(response)
+}
+
+fn asked_range(headers: &HeaderMap, tag: &str, len: u64) -> Asked {
+    // A range of another version of the bytes would be worse than all of these.
+    let condition = header_text(headers, header::IF_RANGE);
+    if !condition.is_empty() && condition != tag {
+        return Asked::All;
+    }
+    range::parse(
+        headers
+            .get(header::RANGE)
+            .and_then(|range| range.to_str().ok()),
+        len,
+    )
+}
+
+fn content_range(shown: &str, len: u64) -> Result<HeaderValue, ApiError> {
+    HeaderValue::from_str(&format!("bytes {shown}/{len}")).map_err(|_| ApiError::Internal)
+}
+
+pub(super) async fn put(call: Call, name: NarName) -> Result<Response, ApiError> {
+    let encoding = header_text(&call.headers, header::CONTENT_ENCODING);
+    if !encoding.is_empty() {
+        let text = format!("Content-Encoding: {encoding} is not taken for NARs");
+        return Err(ApiError::BadRequest(text));
+    }
+    let turn = call.app.uploads.clone().acquire_owned().await;
+    let limit = call.app.limits.max_nar_size;
+    let cache = call.cache;
+    with_body(call.body, move |reader| {
+        let _turn = turn;
+        cache
+            .upload_nar(name, reader, limit)
+            .map(drop)
+            .map_err(ApiError::from)
+    })
+    .await?;
+    Ok(reply::done(StatusCode::CREATED))
+}

@@ -1,0 +1,29 @@
+//! `<hash>.narinfo`
+
+use axum::http::StatusCode;
+use axum::response::Response;
+use nix_compat::narinfo::MAX_NARINFO_SIZE;
+use nix_compat::store_path::StorePathHash;
+
+use super::{Call, read_decoded};
+use crate::body::blocking;
+use crate::error::ApiError;
+use crate::reply;
+
+pub(super) async fn get(call: Call, hash: StorePathHash) -> Result<Response, ApiError> {
+    let narinfo = match call.cache.known_narinfo(hash) {
+        Some(known) => known,
+        None => {
+            let cache = call.cache;
+            blocking(move || cache.narinfo(hash)).await?
+        }
+    };
+    let narinfo = narinfo.ok_or(ApiError::NotFound)?;
+    Ok(reply::whole(&call.method, "text/x-nix-narinfo", narinfo))
+}
+
+pub(super) async fn put(call: Call, hash: StorePathHash) -> Result<Response, ApiError> {
+    let text = read_decoded(&call.headers, call.body, MAX_NARINFO_SIZE).await?;
+    blocking(move || call.cache.publish(hash, &text)).await?;
+    Ok(reply::done(StatusCode::CREATED))
+}
