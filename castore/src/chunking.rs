@@ -99,21 +99,14 @@ mod tests {
             .collect();
         for step in [1_000, 65_536, 700_001, 5_000_000] {
             let cut = chunks(&data, step);
-            assert_eq!(
-                cut.iter().map(Bytes::len).collect::<Vec<_>>(),
-                whole,
-                "step {step}"
-            );
+            assert_eq!(cut.iter().map(Bytes::len).collect::<Vec<_>>(), whole, "step {step}");
             assert_eq!(cut.concat(), data);
         }
     }
 
     #[test]
     fn cut_points_are_the_format_and_never_move() {
-        let lengths: Vec<usize> = chunks(&noise(1_000_000), 4096)
-            .iter()
-            .map(Bytes::len)
-            .collect();
+        let lengths: Vec<usize> = chunks(&noise(1_000_000), 4096).iter().map(Bytes::len).collect();
         assert_eq!(lengths, GOLDEN);
     }
 

@@ -96,11 +96,7 @@ impl Transaction {
             Expected::Absent => Some(0),
             Expected::Since(sequence) => Some(sequence),
         };
-        self.changes.push(ChangeRecord {
-            key,
-            value,
-            expected,
-        });
+        self.changes.push(ChangeRecord { key, value, expected });
     }
 }
 
@@ -150,10 +146,9 @@ fn index_key(key: &[u8]) -> Vec<u8> {
 
 fn parse(value: Vec<u8>) -> Result<Fact, IndexError> {
     match value.split_first_chunk::<8>() {
-        Some((sequence, rest)) => Ok(Fact {
-            sequence: u64::from_be_bytes(*sequence),
-            value: rest.to_vec(),
-        }),
+        Some((sequence, rest)) => {
+            Ok(Fact { sequence: u64::from_be_bytes(*sequence), value: rest.to_vec() })
+        }
         None => Err(IndexError::Engine {
             engine: "facts",
             source: "a fact has no sequence number; remove the index folder to rebuild it".into(),
@@ -217,17 +212,8 @@ impl Facts {
     pub fn open(index: Arc<dyn Index>, log: Arc<Log>) -> Result<Self, CommitError> {
         let sequence = applied(&*index).map_err(storage)?;
         let encoder = FrameEncoder::new().map_err(storage)?;
-        let leader = Mutex::new(Leader {
-            sequence,
-            encoder,
-            broken: false,
-        });
-        Ok(Self {
-            index,
-            log,
-            queue: Mutex::default(),
-            leader,
-        })
+        let leader = Mutex::new(Leader { sequence, encoder, broken: false });
+        Ok(Self { index, log, queue: Mutex::default(), leader })
     }
 
     /// What a key holds.
@@ -243,47 +229,26 @@ impl Facts {
         limit: usize,
     ) -> Result<Vec<(Vec<u8>, Fact)>, IndexError> {
         let after = after.map(index_key);
-        let pairs = self
-            .index
-            .scan(&index_key(prefix), after.as_deref(), limit)?;
-        pairs
-            .into_iter()
-            .map(|(key, value)| Ok((key[1..].to_vec(), parse(value)?)))
-            .collect()
+        let pairs = self.index.scan(&index_key(prefix), after.as_deref(), limit)?;
+        pairs.into_iter().map(|(key, value)| Ok((key[1..].to_vec(), parse(value)?))).collect()
     }
 
     /// Makes the transaction durable and visible; returns its sequence number. Blocks.
     pub fn commit(&self, transaction: Transaction) -> Result<u64, CommitError> {
         let outcome = Arc::new(Mutex::new(None));
-        let waiting = Waiting {
-            transaction,
-            outcome: outcome.clone(),
-        };
-        self.queue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(waiting);
+        let waiting = Waiting { transaction, outcome: outcome.clone() };
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(waiting);
         let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(outcome) = outcome
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-        {
+        if let Some(outcome) = outcome.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return outcome;
         }
         // Nobody committed for this thread while it waited: it commits for all that wait now.
         let group = std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner));
         let results = self.commit_group(&mut leader, &group);
         for (waiting, result) in group.iter().zip(results) {
-            *waiting
-                .outcome
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = Some(result);
+            *waiting.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         }
-        let own = outcome
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let own = outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
         own.unwrap_or_else(|| Err(storage(io::Error::other("a commit was lost"))))
     }
 
@@ -306,10 +271,7 @@ impl Facts {
             let changes = &waiting.transaction.changes;
             let result = self.check(&pending, changes).and_then(|()| {
                 let sequence = leader.sequence + 1;
-                let record = Record {
-                    sequence,
-                    changes: changes.clone(),
-                };
+                let record = Record { sequence, changes: changes.clone() };
                 append_record(&mut run, &mut leader.encoder, &record).map_err(storage)?;
                 leader.sequence = sequence;
                 for change in changes {
@@ -360,10 +322,7 @@ impl Facts {
             };
             let found = match pending.get(&change.key) {
                 Some(sequence) => *sequence,
-                None => self
-                    .get(&change.key)
-                    .map_err(storage)?
-                    .map_or(0, |fact| fact.sequence),
+                None => self.get(&change.key).map_err(storage)?.map_or(0, |fact| fact.sequence),
             };
             if found != expected {
                 return Err(CommitError::Conflict);
@@ -380,13 +339,6 @@ fn append_record(run: &mut Run, encoder: &mut FrameEncoder, record: &Record) -> 
     let header = encoder.append(&mut run.bytes, Kind::Facts, digest, &plain)?;
     let length = u32::try_from(plain.len()).map_err(io::Error::other)?;
     let (kind, stored) = (Kind::Facts, header.stored);
-    run.rows.push(Row {
-        digest,
-        kind,
-        pack: 0,
-        offset,
-        stored,
-        plain: length,
-    });
+    run.rows.push(Row { digest, kind, pack: 0, offset, stored, plain: length });
     Ok(())
 }

@@ -117,21 +117,11 @@ impl Log {
             move || shared.seal_all(&receiver)
         })?;
         let sealer = Some((sender, worker));
-        let log = Self {
-            backend,
-            shared,
-            state: Mutex::default(),
-            target,
-            sealer,
-        };
+        let log = Self { backend, shared, state: Mutex::default(), target, sealer };
         {
             let mut state = lock(&log.state);
             for leftover in leftovers {
-                let facts = leftover
-                    .rows
-                    .iter()
-                    .filter(|row| row.kind == Kind::Facts)
-                    .count();
+                let facts = leftover.rows.iter().filter(|row| row.kind == Kind::Facts).count();
                 let next = Current {
                     slot: leftover.slot,
                     pack: leftover.pack,
@@ -162,9 +152,7 @@ impl Log {
                 let slot = current.slot;
                 lock(&self.shared.unsynced).retain(|(unsynced, _)| *unsynced != slot);
                 state.current = Some(current);
-                return Err(io::Error::other(format!(
-                    "full packs cannot be sealed: {reason}"
-                )));
+                return Err(io::Error::other(format!("full packs cannot be sealed: {reason}")));
             }
             std::thread::sleep(SEALER_POLL);
         }
@@ -173,9 +161,7 @@ impl Log {
     fn current<'a>(&self, state: &'a mut State, room: usize) -> io::Result<&'a mut Current> {
         if let Some(reason) = &state.broken {
             let hint = "writing is refused until the server is restarted";
-            return Err(io::Error::other(format!(
-                "an earlier write failed ({reason}); {hint}"
-            )));
+            return Err(io::Error::other(format!("an earlier write failed ({reason}); {hint}")));
         }
         let full = |c: &Current| c.end > START_LEN as u64 && c.end + room as u64 > self.target;
         if state.current.as_ref().is_some_and(full) {
@@ -198,10 +184,7 @@ impl Log {
                 last_sequence: 0,
             });
         }
-        state
-            .current
-            .as_mut()
-            .ok_or_else(|| io::Error::other("no pack to append to"))
+        state.current.as_mut().ok_or_else(|| io::Error::other("no pack to append to"))
     }
 
     /// Appends a run. Records that are already stored, by another upload meanwhile, are left out.
@@ -240,20 +223,11 @@ impl Log {
         }
         let first = current.rows.len();
         let base = current.end;
-        current.rows.extend(run.rows.iter().map(|row| Row {
-            offset: base + row.offset,
-            ..*row
-        }));
+        current.rows.extend(run.rows.iter().map(|row| Row { offset: base + row.offset, ..*row }));
         current.end += run.bytes.len() as u64;
-        current.facts += run
-            .rows
-            .iter()
-            .filter(|row| row.kind == Kind::Facts)
-            .count() as u64;
+        current.facts += run.rows.iter().filter(|row| row.kind == Kind::Facts).count() as u64;
         current.last_sequence = current.last_sequence.max(last_sequence);
-        self.shared
-            .locations
-            .add_recent(current.slot, &current.rows[first..]);
+        self.shared.locations.add_recent(current.slot, &current.rows[first..]);
         Ok(())
     }
 
@@ -296,10 +270,7 @@ fn without(run: &Run, known: &[bool]) -> Run {
     for (row, _) in run.rows.iter().zip(known).filter(|(_, known)| !**known) {
         let from = row.offset as usize;
         let to = from + HEADER_LEN + row.stored as usize;
-        kept.rows.push(Row {
-            offset: kept.bytes.len() as u64,
-            ..*row
-        });
+        kept.rows.push(Row { offset: kept.bytes.len() as u64, ..*row });
         kept.bytes.extend_from_slice(&run.bytes[from..to]);
     }
     kept
@@ -326,18 +297,11 @@ impl Shared {
         let mut encoded = Vec::new();
         pack.rows.iter().for_each(|row| row.append(&mut encoded));
         let mut footer = Vec::new();
-        Footer::append(
-            &mut footer,
-            pack.end,
-            &encoded,
-            pack.facts,
-            pack.last_sequence,
-        )
-        .ok_or_else(|| io::Error::other("a pack has too many records for its footer"))?;
+        Footer::append(&mut footer, pack.end, &encoded, pack.facts, pack.last_sequence)
+            .ok_or_else(|| io::Error::other("a pack has too many records for its footer"))?;
         pack.pack.write_at(pack.end, &footer)?;
         pack.pack.seal()?;
         self.packs.sealed(pack.slot);
-        self.locations
-            .add_footer(pack.slot, pack.end + 8, &pack.rows)
+        self.locations.add_footer(pack.slot, pack.end + 8, &pack.rows)
     }
 }

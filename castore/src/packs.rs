@@ -35,11 +35,7 @@ struct Slots {
 impl Packs {
     /// No packs yet.
     pub fn new(backend: Arc<dyn PackBackend>) -> Self {
-        Self {
-            backend,
-            slots: RwLock::default(),
-            opened: Mutex::default(),
-        }
+        Self { backend, slots: RwLock::default(), opened: Mutex::default() }
     }
 
     /// Gives a pack its slot. An unsealed pack comes with the handle that writes it.
@@ -62,20 +58,14 @@ impl Packs {
 
     /// The slot of a pack, if it is there.
     pub fn slot_of(&self, id: PackId) -> Option<u32> {
-        self.slots
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .by_id
-            .get(&id)
-            .copied()
+        self.slots.read().unwrap_or_else(PoisonError::into_inner).by_id.get(&id).copied()
     }
 
     /// The name of the pack in a slot.
     pub fn id_of(&self, slot: u32) -> io::Result<PackId> {
         let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
         let slot = slots.slots.get(slot as usize);
-        slot.map(|slot| slot.id)
-            .ok_or_else(|| io::Error::other("no pack in that slot"))
+        slot.map(|slot| slot.id).ok_or_else(|| io::Error::other("no pack in that slot"))
     }
 
     /// A handle to read the pack with.
@@ -94,11 +84,7 @@ impl Packs {
         let reader = self.backend.open(id, sealed)?;
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         opened.push_back(slot);
-        let close = if opened.len() > MAX_OPEN {
-            opened.pop_front()
-        } else {
-            None
-        };
+        let close = if opened.len() > MAX_OPEN { opened.pop_front() } else { None };
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(close) = close
             && let Some(old) = slots.slots.get_mut(close as usize)

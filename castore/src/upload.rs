@@ -82,10 +82,7 @@ struct OpenFile {
 
 enum Contents {
     Whole(BytesMut),
-    Cut {
-        hasher: Box<blake3::Hasher>,
-        chunker: Chunker,
-    },
+    Cut { hasher: Box<blake3::Hasher>, chunker: Chunker },
 }
 
 /// What the workers owe, in order.
@@ -176,10 +173,7 @@ impl Upload {
     /// Enters a directory. The root's name is empty.
     pub fn enter_directory(&mut self, name: &[u8]) -> Result<(), UploadError> {
         let name = self.name(name)?;
-        self.directories.push(OpenDirectory {
-            name,
-            directory: Directory::default(),
-        });
+        self.directories.push(OpenDirectory { name, directory: Directory::default() });
         Ok(())
     }
 
@@ -214,27 +208,15 @@ impl Upload {
             Contents::Whole(BytesMut::with_capacity(size as usize))
         } else {
             self.owed_after_batch(Owed::ListStart)?;
-            Contents::Cut {
-                hasher: Box::default(),
-                chunker: Chunker::default(),
-            }
+            Contents::Cut { hasher: Box::default(), chunker: Chunker::default() }
         };
-        self.file = Some(OpenFile {
-            name,
-            executable,
-            size,
-            left: size,
-            contents,
-        });
+        self.file = Some(OpenFile { name, executable, size, left: size, contents });
         if size == 0 { self.end_file() } else { Ok(()) }
     }
 
     /// Adds bytes to the file that was started; the last of them ends it.
     pub fn write(&mut self, data: &[u8]) -> Result<(), UploadError> {
-        let file = self
-            .file
-            .as_mut()
-            .ok_or(UploadError::Misuse("no file was started"))?;
+        let file = self.file.as_mut().ok_or(UploadError::Misuse("no file was started"))?;
         file.left = file
             .left
             .checked_sub(data.len() as u64)
@@ -266,22 +248,12 @@ impl Upload {
             Contents::Whole(buffer) => self.add_whole(buffer.freeze())?,
             Contents::Cut { hasher, .. } => {
                 let blob = Digest::from(hasher.finalize());
-                self.owed_after_batch(Owed::ListEnd {
-                    blob,
-                    size: file.size,
-                })?;
+                self.owed_after_batch(Owed::ListEnd { blob, size: file.size })?;
                 blob
             }
         };
         let (size, executable) = (file.size, file.executable);
-        self.place(
-            file.name,
-            Node::File {
-                digest,
-                size,
-                executable,
-            },
-        )
+        self.place(file.name, Node::File { digest, size, executable })
     }
 
     /// Takes a short file in; returns its digest.
@@ -324,11 +296,7 @@ impl Upload {
         debug_assert!(plain.len() <= MAX_CHUNK);
         self.batch_bytes += plain.len();
         self.batch.push(ChunkJob { digest, plain });
-        if self.batch_bytes >= BATCH {
-            self.submit()
-        } else {
-            Ok(())
-        }
+        if self.batch_bytes >= BATCH { self.submit() } else { Ok(()) }
     }
 
     /// Hands the batch over to the workers.
@@ -338,10 +306,7 @@ impl Upload {
         }
         let batch = std::mem::take(&mut self.batch);
         self.batch_bytes = 0;
-        let owed = self
-            .store
-            .workers()
-            .submit(batch, self.store.locations().clone())?;
+        let owed = self.store.workers().submit(batch, self.store.locations().clone())?;
         self.owed.push_back(Owed::Batch(owed));
         self.settle(IN_FLIGHT)
     }
@@ -355,9 +320,7 @@ impl Upload {
     /// Takes results in until at most `keep` batches are outstanding.
     fn settle(&mut self, keep: usize) -> Result<(), UploadError> {
         let batches = |owed: &VecDeque<Owed>| {
-            owed.iter()
-                .filter(|owed| matches!(owed, Owed::Batch(_)))
-                .count()
+            owed.iter().filter(|owed| matches!(owed, Owed::Batch(_))).count()
         };
         let mut outstanding = batches(&self.owed);
         while outstanding > keep || !matches!(self.owed.front(), Some(Owed::Batch(_)) | None) {
@@ -377,33 +340,20 @@ impl Upload {
 
     fn take_in(&mut self, encoded: Encoded) -> Result<(), UploadError> {
         if let Some(list) = &mut self.list {
-            let chunk = |&(digest, size)| ChunkRef {
-                digest,
-                size,
-                patches: Vec::new(),
-            };
+            let chunk = |&(digest, size)| ChunkRef { digest, size, patches: Vec::new() };
             list.chunks.extend(encoded.chunks.iter().map(chunk));
         }
         let base = self.run.bytes.len() as u64;
         self.run.bytes.extend_from_slice(&encoded.run.bytes);
-        let rows = encoded.run.rows.iter().map(|row| Row {
-            offset: base + row.offset,
-            ..*row
-        });
+        let rows = encoded.run.rows.iter().map(|row| Row { offset: base + row.offset, ..*row });
         self.run.rows.extend(rows);
-        if self.run.bytes.len() >= RUN {
-            self.flush()
-        } else {
-            Ok(())
-        }
+        if self.run.bytes.len() >= RUN { self.flush() } else { Ok(()) }
     }
 
     fn end_list(&mut self, blob: Digest, size: u64) -> Result<(), UploadError> {
         let list = self.list.take().unwrap_or_default();
         if list.size() != Some(size) {
-            return Err(UploadError::Misuse(
-                "the chunks of a file do not add up to it",
-            ));
+            return Err(UploadError::Misuse("the chunks of a file do not add up to it"));
         }
         if let [chunk] = &list.chunks[..]
             && chunk.digest == blob
@@ -424,14 +374,7 @@ impl Upload {
         };
         let header = encoder.append(&mut self.run.bytes, kind, digest, plain)?;
         let stored = header.stored;
-        self.run.rows.push(Row {
-            digest,
-            kind,
-            pack: 0,
-            offset,
-            stored,
-            plain: length,
-        });
+        self.run.rows.push(Row { digest, kind, pack: 0, offset, stored, plain: length });
         Ok(())
     }
 
@@ -448,10 +391,7 @@ impl Upload {
         if self.file.is_some() || !self.directories.is_empty() {
             return Err(UploadError::Misuse("the tree is not complete"));
         }
-        let root = self
-            .root
-            .take()
-            .ok_or(UploadError::Misuse("the tree is empty"))?;
+        let root = self.root.take().ok_or(UploadError::Misuse("the tree is empty"))?;
         self.submit()?;
         self.settle(0)?;
         let encoded = std::mem::take(&mut self.encoded);
@@ -459,11 +399,6 @@ impl Upload {
         let tree = Digest::of(&bytes);
         self.add_record(Kind::Tree, tree, &bytes)?;
         self.flush()?;
-        Ok(Uploaded {
-            root,
-            tree,
-            plain: self.plain,
-            stored: self.stored,
-        })
+        Ok(Uploaded { root, tree, plain: self.plain, stored: self.stored })
     }
 }

@@ -56,15 +56,10 @@ impl Workers {
         let spawn = |at| {
             let jobs = jobs.clone();
             let name = format!("encode-{at}");
-            std::thread::Builder::new()
-                .name(name)
-                .spawn(move || work(&jobs))
+            std::thread::Builder::new().name(name).spawn(move || work(&jobs))
         };
         let threads = (0..count).map(spawn).collect::<io::Result<_>>()?;
-        Ok(Self {
-            queue: Some(queue),
-            threads,
-        })
+        Ok(Self { queue: Some(queue), threads })
     }
 
     /// Hands over a batch. The result comes through the channel.
@@ -76,13 +71,7 @@ impl Workers {
         let (done, result) = sync_channel(1);
         let gone = || io::Error::other("the threads that compress have ended");
         let queue = self.queue.as_ref().ok_or_else(gone)?;
-        queue
-            .send(Job {
-                chunks,
-                locations,
-                done,
-            })
-            .map_err(|_| gone())?;
+        queue.send(Job { chunks, locations, done }).map_err(|_| gone())?;
         Ok(result)
     }
 }
@@ -134,14 +123,7 @@ fn encode(encoder: &mut FrameEncoder, job: &Job) -> io::Result<Encoded> {
         let offset = out.run.bytes.len() as u64;
         let header = encoder.append(&mut out.run.bytes, Kind::Chunk, digest, &chunk.plain)?;
         let (kind, stored) = (Kind::Chunk, header.stored);
-        out.run.rows.push(Row {
-            digest,
-            kind,
-            pack: 0,
-            offset,
-            stored,
-            plain,
-        });
+        out.run.rows.push(Row { digest, kind, pack: 0, offset, stored, plain });
     }
     Ok(out)
 }

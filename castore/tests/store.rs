@@ -10,10 +10,7 @@ use castore::{CommitError, Expected, Kind, OpenProgress, Options, Store, Transac
 
 fn open_with(dir: &Path, pack_target: u64) -> Arc<Store> {
     let mut progress = |_| {};
-    let options = Options {
-        pack_target,
-        ..Options::new(&mut progress)
-    };
+    let options = Options { pack_target, ..Options::new(&mut progress) };
     Store::open(dir, options).unwrap()
 }
 
@@ -24,10 +21,7 @@ fn open(dir: &Path) -> Arc<Store> {
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut out = vec![0; len];
     let mut hasher = blake3::Hasher::new();
-    hasher
-        .update(&seed.to_le_bytes())
-        .finalize_xof()
-        .fill(&mut out);
+    hasher.update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
     out
 }
 
@@ -50,9 +44,7 @@ fn upload(store: &Arc<Store>, files: &[Vec<u8>]) -> Uploaded {
     upload.enter_directory(b"").unwrap();
     for (at, contents) in files.iter().enumerate() {
         let name = format!("file-{at:04}");
-        upload
-            .start_file(name.as_bytes(), false, contents.len() as u64)
-            .unwrap();
+        upload.start_file(name.as_bytes(), false, contents.len() as u64).unwrap();
         for piece in contents.chunks(100_000) {
             upload.write(piece).unwrap();
         }
@@ -73,9 +65,7 @@ fn assert_holds(store: &Arc<Store>, uploaded: &Uploaded, files: &[Vec<u8>]) {
     let mut reader = store.reader().unwrap();
     for (at, contents) in files.iter().enumerate() {
         let node = tree.lookup(format!("file-{at:04}").as_bytes()).unwrap();
-        let Some(Node::File { digest, size, .. }) = node else {
-            panic!("{node:?}")
-        };
+        let Some(Node::File { digest, size, .. }) = node else { panic!("{node:?}") };
         let mut read = Vec::new();
         for chunk in store.chunks_of(&tree, digest, *size).unwrap() {
             reader.append_chunk(&chunk, &mut read).unwrap();
@@ -85,22 +75,9 @@ fn assert_holds(store: &Arc<Store>, uploaded: &Uploaded, files: &[Vec<u8>]) {
 }
 
 fn files() -> Vec<Vec<u8>> {
-    let sizes = [
-        0,
-        1,
-        1000,
-        32 * 1024,
-        40_000,
-        200_000,
-        1024 * 1024,
-        1024 * 1024 + 1,
-        5_000_000,
-    ];
-    let mut files: Vec<Vec<u8>> = sizes
-        .iter()
-        .enumerate()
-        .map(|(seed, len)| noise(seed as u64, *len))
-        .collect();
+    let sizes = [0, 1, 1000, 32 * 1024, 40_000, 200_000, 1024 * 1024, 1024 * 1024 + 1, 5_000_000];
+    let mut files: Vec<Vec<u8>> =
+        sizes.iter().enumerate().map(|(seed, len)| noise(seed as u64, *len)).collect();
     files.push(b"text ".repeat(300_000));
     files.push(files[4].clone());
     files.push(files[8].clone());
@@ -116,12 +93,7 @@ fn a_tree_is_there_after_a_restart_and_after_the_index_is_lost() {
     put(&store, b"root", uploaded.tree.as_bytes());
     assert_holds(&store, &uploaded, &files);
     drop(store);
-    for lost in [
-        None,
-        Some("index"),
-        Some("index/locations"),
-        Some("index/boot"),
-    ] {
+    for lost in [None, Some("index"), Some("index/locations"), Some("index/boot")] {
         if let Some(lost) = lost {
             let lost = dir.path().join(lost);
             if lost.is_dir() {
@@ -132,10 +104,7 @@ fn a_tree_is_there_after_a_restart_and_after_the_index_is_lost() {
         }
         let store = open(dir.path());
         assert_holds(&store, &uploaded, &files);
-        assert_eq!(
-            store.fact(b"root").unwrap().unwrap().value,
-            uploaded.tree.as_bytes()
-        );
+        assert_eq!(store.fact(b"root").unwrap().unwrap().value, uploaded.tree.as_bytes());
     }
 }
 
@@ -170,10 +139,7 @@ fn every_pack_is_a_valid_zstd_stream() {
             _ => kinds.1 += 1,
         }
     }
-    assert!(
-        kinds.0 >= 1 && kinds.1 == 1,
-        "sealed and open packs: {kinds:?}"
-    );
+    assert!(kinds.0 >= 1 && kinds.1 == 1, "sealed and open packs: {kinds:?}");
 }
 
 #[test]
@@ -183,12 +149,7 @@ fn a_torn_tail_is_cut_off_and_nothing_before_it_is_lost() {
     let files = files();
     let uploaded = upload(&store, &files);
     put(&store, b"root", b"1");
-    let pack = std::fs::read_dir(dir.path().join("packs"))
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
+    let pack = std::fs::read_dir(dir.path().join("packs")).unwrap().next().unwrap().unwrap().path();
     let kept = std::fs::metadata(&pack).unwrap().len();
     upload(&store, &[noise(77, 3_000_000)]);
     put(&store, b"root", b"2");
@@ -197,20 +158,13 @@ fn a_torn_tail_is_cut_off_and_nothing_before_it_is_lost() {
     let mut flipped = whole.clone();
     flipped[kept as usize + 1000] ^= 1;
     let zeroed = [&whole[..kept as usize], &vec![0; 100_000]].concat();
-    let torn = [
-        whole[..whole.len() - 7].to_vec(),
-        whole[..kept as usize + 30].to_vec(),
-    ];
+    let torn = [whole[..whole.len() - 7].to_vec(), whole[..kept as usize + 30].to_vec()];
     for (at, bytes) in torn.into_iter().chain([flipped, zeroed]).enumerate() {
         std::fs::remove_dir_all(dir.path().join("index")).unwrap();
         std::fs::write(&pack, bytes).unwrap();
         let store = open_with(dir.path(), 1 << 30);
         assert_holds(&store, &uploaded, &files);
-        assert_eq!(
-            store.fact(b"root").unwrap().unwrap().value,
-            b"1",
-            "case {at}"
-        );
+        assert_eq!(store.fact(b"root").unwrap().unwrap().value, b"1", "case {at}");
         put(&store, b"again", b"3");
         drop(store);
         let store = open_with(dir.path(), 1 << 30);
@@ -287,12 +241,7 @@ fn rotten_bytes_are_found_out_and_never_returned() {
     let store = open_with(dir.path(), 1 << 30);
     let files = vec![noise(1, 100_000)];
     let uploaded = upload(&store, &files);
-    let pack = std::fs::read_dir(dir.path().join("packs"))
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
+    let pack = std::fs::read_dir(dir.path().join("packs")).unwrap().next().unwrap().unwrap().path();
     let tree = store.tree(&uploaded.tree).unwrap();
     let Some(Node::File { digest, size, .. }) = tree.lookup(b"file-0000").unwrap() else {
         panic!()
@@ -303,18 +252,8 @@ fn rotten_bytes_are_found_out_and_never_returned() {
     bytes[location.offset as usize + 64 + 50] ^= 4;
     std::fs::write(&pack, bytes).unwrap();
     let mut out = Vec::new();
-    assert!(
-        store
-            .reader()
-            .unwrap()
-            .append_chunk(&chunk, &mut out)
-            .is_err()
-    );
+    assert!(store.reader().unwrap().append_chunk(&chunk, &mut out).is_err());
     assert!(out.is_empty());
     let mut buffer = vec![0; location.stored as usize];
-    assert!(
-        store
-            .read_stored(&[(chunk.digest, location)], vec![&mut buffer])
-            .is_err()
-    );
+    assert!(store.read_stored(&[(chunk.digest, location)], vec![&mut buffer]).is_err());
 }

@@ -13,18 +13,12 @@ pub struct Failure {
 impl Failure {
     /// A failure that its text tells whole.
     pub fn new(what: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            source: None,
-        }
+        Self { what: what.into(), source: None }
     }
 
     /// Whether it is only that nobody reads the output any more.
     pub fn is_broken_pipe(&self) -> bool {
-        let mut source = self
-            .source
-            .as_deref()
-            .map(|error| error as &(dyn Error + 'static));
+        let mut source = self.source.as_deref().map(|error| error as &(dyn Error + 'static));
         while let Some(error) = source {
             if error
                 .downcast_ref::<io::Error>()
@@ -40,10 +34,7 @@ impl Failure {
     /// Tells the person at the terminal.
     pub fn report(&self) {
         let mut text = format!("granary: {}", self.what);
-        let mut source = self
-            .source
-            .as_deref()
-            .map(|error| error as &(dyn Error + 'static));
+        let mut source = self.source.as_deref().map(|error| error as &(dyn Error + 'static));
         while let Some(error) = source {
             let cause = error.to_string();
             // Many errors print their cause themselves.
@@ -65,9 +56,6 @@ pub trait Context<T> {
 
 impl<T, E: Error + Send + Sync + 'static> Context<T> for Result<T, E> {
     fn context(self, what: impl FnOnce() -> String) -> Result<T, Failure> {
-        self.map_err(|error| Failure {
-            what: what(),
-            source: Some(Box::new(error)),
-        })
+        self.map_err(|error| Failure { what: what(), source: Some(Box::new(error)) })
     }
 }

@@ -22,12 +22,7 @@ pub struct OpenBar {
 impl OpenBar {
     /// Nothing to show yet.
     pub fn new() -> Self {
-        Self {
-            bar: None,
-            phase: "",
-            started: Instant::now(),
-            last_line: None,
-        }
+        Self { bar: None, phase: "", started: Instant::now(), last_line: None }
     }
 
     /// Takes news in.
@@ -58,9 +53,7 @@ impl OpenBar {
             }
         } else if self.phase != phase
             || done == total
-            || self
-                .last_line
-                .is_none_or(|last| last.elapsed() >= LINE_EVERY)
+            || self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY)
         {
             let _ = writeln!(io::stderr(), "rebuilding the index: {phase} {done}/{total}");
             self.last_line = Some(Instant::now());

@@ -50,10 +50,7 @@ pub(crate) async fn with_body<T: Send + 'static>(
     work: impl FnOnce(UploadReader) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let (sender, pieces) = mpsc::channel(UPLOAD_QUEUE);
-    let reader = UploadReader {
-        pieces,
-        current: Bytes::new(),
-    };
+    let reader = UploadReader { pieces, current: Bytes::new() };
     let work = tokio::task::spawn_blocking(move || work(reader));
     loop {
         let piece = match next_piece(&mut body).await {
@@ -113,9 +110,7 @@ pub(crate) async fn read_small(mut body: Body, limit: usize) -> Result<Vec<u8>, 
         })?;
         if out.len() + piece.len() > limit {
             drain(&mut body).await;
-            return Err(ApiError::TooLarge(format!(
-                "the body is longer than {limit} bytes"
-            )));
+            return Err(ApiError::TooLarge(format!("the body is longer than {limit} bytes")));
         }
         out.extend_from_slice(&piece);
     }
@@ -161,9 +156,7 @@ pub(crate) fn stream(first: Option<Bytes>, mut rest: Box<dyn NarBody>) -> Body {
                 Ok(step) => step,
                 Err(error) => {
                     tracing::error!(%error, "a download's thread ended");
-                    let _ = sender
-                        .send(Err(io::Error::other("the server failed")))
-                        .await;
+                    let _ = sender.send(Err(io::Error::other("the server failed"))).await;
                     return;
                 }
             };

@@ -68,25 +68,21 @@ impl IntoResponse for ApiError {
             Self::NotFound => (StatusCode::NOT_FOUND, "not found".to_owned()),
             Self::Method(allowed) => {
                 let mut response = StatusCode::METHOD_NOT_ALLOWED.into_response();
-                response
-                    .headers_mut()
-                    .insert(header::ALLOW, HeaderValue::from_static(allowed));
+                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
                 return response;
             }
             Self::BadRequest(text) => (StatusCode::BAD_REQUEST, text),
             Self::TooLarge(text) => (StatusCode::PAYLOAD_TOO_LARGE, text),
-            Self::Timeout => (
-                StatusCode::REQUEST_TIMEOUT,
-                "the upload stopped for too long".to_owned(),
-            ),
+            Self::Timeout => {
+                (StatusCode::REQUEST_TIMEOUT, "the upload stopped for too long".to_owned())
+            }
             Self::Refused(refusal @ Refusal::Forbidden) => {
                 (StatusCode::FORBIDDEN, refusal.to_string())
             }
             Self::Refused(refusal) => (StatusCode::UNAUTHORIZED, refusal.to_string()),
-            Self::Full => (
-                StatusCode::INSUFFICIENT_STORAGE,
-                "the server's disk is full".to_owned(),
-            ),
+            Self::Full => {
+                (StatusCode::INSUFFICIENT_STORAGE, "the server's disk is full".to_owned())
+            }
             Self::Internal => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "the server failed; its log says why".to_owned(),
@@ -95,9 +91,7 @@ impl IntoResponse for ApiError {
         let mut response = (status, format!("{text}\n")).into_response();
         if status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Basic realm=\"granary\"");
-            response
-                .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, challenge);
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
         response
     }

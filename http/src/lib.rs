@@ -45,9 +45,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            max_nar_size: 64 << 30,
-        }
+        Self { max_nar_size: 64 << 30 }
     }
 }
 
@@ -63,11 +61,6 @@ impl App {
     /// An application over a storehouse.
     pub fn new(house: Arc<Storehouse>, verifier: Verifier, limits: Limits) -> Arc<Self> {
         let uploads = Arc::new(Semaphore::new(CONCURRENT_UPLOADS));
-        Arc::new(Self {
-            house,
-            verifier,
-            limits,
-            uploads,
-        })
+        Arc::new(Self { house, verifier, limits, uploads })
     }
 }

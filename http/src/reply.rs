@@ -8,11 +8,7 @@ use bytes::Bytes;
 /// An answer with these bytes, or with their length only for HEAD.
 pub(crate) fn whole(method: &Method, content_type: &'static str, bytes: Bytes) -> Response {
     let length = bytes.len();
-    let body = if method == Method::HEAD {
-        Body::empty()
-    } else {
-        Body::from(bytes)
-    };
+    let body = if method == Method::HEAD { Body::empty() } else { Body::from(bytes) };
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -64,14 +64,8 @@ pub async fn serve(
         });
     }
     drop(listener);
-    if tokio::time::timeout(DRAIN, graceful.shutdown())
-        .await
-        .is_err()
-    {
-        tracing::warn!(
-            "some requests did not end in {} s; they are cut off",
-            DRAIN.as_secs()
-        );
+    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some requests did not end in {} s; they are cut off", DRAIN.as_secs());
     }
     Ok(())
 }

@@ -74,16 +74,9 @@ struct Grants {
 impl Claims {
     /// A token that may do everything, for ever.
     pub fn root(id: String) -> Self {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |d| d.as_secs());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let caches = [("*".to_owned(), Permission::ALL.to_vec())].into();
-        Self {
-            sub: "root".to_owned(),
-            jti: Some(id),
-            iat: Some(now),
-            granary: Grants { caches },
-        }
+        Self { sub: "root".to_owned(), jti: Some(id), iat: Some(now), granary: Grants { caches } }
     }
 
     /// Whether the bearer may do this to that cache.
@@ -155,21 +148,17 @@ impl Verifier {
         validation.validate_nbf = true;
         validation.validate_aud = false;
         validation.required_spec_claims.clear();
-        Self {
-            key: DecodingKey::from_secret(secret),
-            validation,
-        }
+        Self { key: DecodingKey::from_secret(secret), validation }
     }
 
     /// The claims of a token.
     pub fn verify(&self, token: &str) -> Result<Claims, Refusal> {
         use jsonwebtoken::errors::ErrorKind;
         let data = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation);
-        data.map(|data| data.claims)
-            .map_err(|error| match error.kind() {
-                ErrorKind::ExpiredSignature => Refusal::Expired,
-                _ => Refusal::Invalid,
-            })
+        data.map(|data| data.claims).map_err(|error| match error.kind() {
+            ErrorKind::ExpiredSignature => Refusal::Expired,
+            _ => Refusal::Invalid,
+        })
     }
 
     /// Lets a request in that brings a token which permits this.
@@ -181,11 +170,7 @@ impl Verifier {
     ) -> Result<Claims, Refusal> {
         let token = token_of(headers).ok_or(Refusal::NoToken)?;
         let claims = self.verify(&token)?;
-        if claims.permit(permission, cache) {
-            Ok(claims)
-        } else {
-            Err(Refusal::Forbidden)
-        }
+        if claims.permit(permission, cache) { Ok(claims) } else { Err(Refusal::Forbidden) }
     }
 }
 
@@ -201,8 +186,7 @@ fn token_of(headers: &HeaderMap) -> Option<String> {
         return None;
     }
     let pair = String::from_utf8(STANDARD.decode(rest).ok()?).ok()?;
-    pair.split_once(':')
-        .map(|(_, password)| password.to_owned())
+    pair.split_once(':').map(|(_, password)| password.to_owned())
 }
 
 #[cfg(test)]
@@ -223,11 +207,7 @@ mod tests {
             ("", "", true),
             ("", "a", false),
         ] {
-            assert_eq!(
-                matches(pattern.as_bytes(), text.as_bytes()),
-                expected,
-                "{pattern} {text}"
-            );
+            assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
         }
     }
 
@@ -235,19 +215,13 @@ mod tests {
     fn a_token_is_believed_only_with_its_secret_and_algorithm() {
         let token = sign(b"one secret", &Claims::root("1".to_owned())).unwrap();
         assert!(Verifier::new(b"one secret").verify(&token).is_ok());
-        assert_eq!(
-            Verifier::new(b"another").verify(&token).err(),
-            Some(Refusal::Invalid)
-        );
+        assert_eq!(Verifier::new(b"another").verify(&token).err(), Some(Refusal::Invalid));
         let mut parts: Vec<&str> = token.split('.').collect();
         let none = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0";
         parts[0] = none;
         let unsigned = format!("{none}.{}.", parts[1]);
         for forged in [parts.join("."), unsigned, String::new(), "a.b.c".to_owned()] {
-            assert_eq!(
-                Verifier::new(b"one secret").verify(&forged).err(),
-                Some(Refusal::Invalid)
-            );
+            assert_eq!(Verifier::new(b"one secret").verify(&forged).err(), Some(Refusal::Invalid));
         }
     }
 
@@ -259,11 +233,7 @@ mod tests {
         for value in [format!("Bearer {token}"), format!("bearer {token}"), basic] {
             let mut headers = HeaderMap::new();
             headers.insert(header::AUTHORIZATION, value.parse().unwrap());
-            assert!(
-                verifier
-                    .authorize(&headers, Permission::Push, "default")
-                    .is_ok()
-            );
+            assert!(verifier.authorize(&headers, Permission::Push, "default").is_ok());
         }
         let refused = verifier.authorize(&HeaderMap::new(), Permission::Push, "default");
         assert_eq!(refused.err(), Some(Refusal::NoToken));

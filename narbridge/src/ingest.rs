@@ -3,7 +3,7 @@
 //! The body is decompressed, hashed, parsed and cut as it comes; nothing of it is kept but what the
 //! castore holds in flight. Nothing is visible until the caller commits a fact that names the tree.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 
 use castore::{Store, UploadError, Uploaded};
@@ -72,56 +72,42 @@ pub struct Announced {
 /// Takes a NAR in. Blocks; belongs on a thread that may wait.
 pub fn ingest(
     store: &Arc<Store>,
-    body: impl Read + Send,
+    mut body: impl Read + Send,
     announced: Announced,
 ) -> Result<Ingested, IngestError> {
-    let mut file = FileHash {
-        inner: body,
-        hasher: None,
-        size: 0,
+    let (compression, first) = match announced.compression {
+        Some(compression) => (compression, io::Cursor::default()),
+        None => sniff(&mut body)?,
     };
-    if announced.compression != Some(Compression::None) {
-        file.hasher = Some(sha2::Sha256::new());
-    }
-    let (compression, nar_hash, tree) = {
-        let mut body = BufReader::with_capacity(BUFFER, &mut file);
-        let compression = match announced.compression {
-            Some(compression) => compression,
-            None => sniff(&mut body)?,
-        };
+    // A plain NAR is its own file: one hash serves for both.
+    let hasher = (compression != Compression::None).then(sha2::Sha256::new);
+    let mut file = FileHash { inner: first.chain(body), hasher, size: 0 };
+    let (nar_hash, tree) = {
+        let body = BufReader::with_capacity(BUFFER, &mut file);
         let inner = decoder(compression, body).map_err(IngestError::Compression)?;
         let limit = announced.max_nar_size;
-        let mut plain = NarHash {
-            inner,
-            hasher: sha2::Sha256::new(),
-            left: limit,
-        };
+        let mut plain = NarHash { inner, hasher: sha2::Sha256::new(), left: limit };
         let tree = read_tree(store, &mut plain).map_err(|error| refine(error, limit));
-        (
-            compression,
-            Sha256::from(<[u8; 32]>::from(plain.hasher.finalize())),
-            tree,
-        )
+        (Sha256::from(<[u8; 32]>::from(plain.hasher.finalize())), tree)
     };
     let (uploaded, nar_size) = tree?;
     let file_hash = match file.hasher {
         Some(hasher) => Sha256::from(<[u8; 32]>::from(hasher.finalize())),
         None => nar_hash,
     };
-    Ok(Ingested {
-        uploaded,
-        nar_hash,
-        nar_size,
-        compression,
-        file_hash,
-        file_size: file.size,
-    })
+    Ok(Ingested { uploaded, nar_hash, nar_size, compression, file_hash, file_size: file.size })
 }
 
-fn sniff(body: &mut impl BufRead) -> Result<Compression, IngestError> {
-    let first = body.fill_buf().map_err(IngestError::Body)?;
-    let first = &first[..first.len().min(SNIFF_LEN)];
-    Compression::sniff(first).ok_or(IngestError::UnknownCompression)
+/// Tells the compression from the first bytes, which it also gives back.
+fn sniff(body: &mut impl Read) -> Result<(Compression, io::Cursor<Vec<u8>>), IngestError> {
+    let mut first = Vec::with_capacity(SNIFF_LEN);
+    body.take(SNIFF_LEN as u64).read_to_end(&mut first).map_err(IngestError::Body)?;
+    // What is too short for anything is for the NAR reader to call truncated.
+    let compression = match Compression::sniff(&first) {
+        None if first.len() < SNIFF_LEN => Compression::None,
+        found => found.ok_or(IngestError::UnknownCompression)?,
+    };
+    Ok((compression, io::Cursor::new(first)))
 }
 
 fn read_tree(store: &Arc<Store>, plain: &mut impl Read) -> Result<(Uploaded, u64), IngestError> {
@@ -132,11 +118,7 @@ fn read_tree(store: &Arc<Store>, plain: &mut impl Read) -> Result<(Uploaded, u64
             Event::EnterDirectory { name } => upload.enter_directory(name)?,
             Event::LeaveDirectory => upload.leave_directory()?,
             Event::Symlink { name, target } => upload.symlink(name, target)?,
-            Event::File {
-                name,
-                executable,
-                size,
-            } => {
+            Event::File { name, executable, size } => {
                 upload.start_file(name, executable, size)?;
                 loop {
                     let contents = nar.fill_contents().map_err(IngestError::Nar)?;
@@ -206,10 +188,7 @@ fn is_too_large(error: &io::Error) -> bool {
 impl<R: Read> Read for NarHash<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
-        self.left = self
-            .left
-            .checked_sub(read as u64)
-            .ok_or(io::Error::other(TooLarge))?;
+        self.left = self.left.checked_sub(read as u64).ok_or(io::Error::other(TooLarge))?;
         self.hasher.update(&buffer[..read]);
         Ok(read)
     }

@@ -125,10 +125,7 @@ pub struct RecordError {
 
 impl RecordError {
     pub(crate) fn new(what: impl Into<String>, why: impl ToString) -> Self {
-        Self {
-            what: what.into(),
-            why: why.to_string(),
-        }
+        Self { what: what.into(), why: why.to_string() }
     }
 }
 
@@ -142,9 +139,7 @@ pub(crate) fn digest(what: &str, bytes: &[u8]) -> Result<Digest, RecordError> {
 
 pub(crate) fn sha256(what: &str, bytes: &[u8]) -> Result<Sha256, RecordError> {
     let bytes: Result<[u8; 32], _> = bytes.try_into();
-    bytes
-        .map(Sha256::from)
-        .map_err(|_| RecordError::new(what, "a hash has not 32 bytes"))
+    bytes.map(Sha256::from).map_err(|_| RecordError::new(what, "a hash has not 32 bytes"))
 }
 
 pub(crate) fn cache_key(name: &str) -> Vec<u8> {

@@ -56,10 +56,7 @@ pub fn random<const N: usize>() -> Result<[u8; N], SecretError> {
 impl ServerKey {
     /// Reads the key at `path`, making it first where there is none.
     pub fn load_or_make(path: &Path) -> Result<Self, SecretError> {
-        let at = |source| SecretError::File {
-            path: path.display().to_string(),
-            source,
-        };
+        let at = |source| SecretError::File { path: path.display().to_string(), source };
         let mut text = String::new();
         match fs::File::open(path) {
             Ok(mut file) => {
@@ -88,26 +85,17 @@ impl ServerKey {
     /// Seals a secret. `context` names its place: it opens nowhere else.
     pub fn seal(&self, context: &[u8], secret: &[u8]) -> Result<Vec<u8>, SecretError> {
         let nonce: [u8; NONCE_LEN] = random()?;
-        let payload = Payload {
-            msg: secret,
-            aad: context,
-        };
+        let payload = Payload { msg: secret, aad: context };
         let sealed = self.cipher().encrypt(&XNonce::from(nonce), payload);
         Ok([&nonce[..], &sealed.map_err(|_| SecretError::WrongKey)?].concat())
     }
 
     /// Opens a sealed secret.
     pub fn open(&self, context: &[u8], sealed: &[u8]) -> Result<Vec<u8>, SecretError> {
-        let (nonce, sealed) = sealed
-            .split_first_chunk::<NONCE_LEN>()
-            .ok_or(SecretError::WrongKey)?;
-        let payload = Payload {
-            msg: sealed,
-            aad: context,
-        };
-        self.cipher()
-            .decrypt(&XNonce::from(*nonce), payload)
-            .map_err(|_| SecretError::WrongKey)
+        let (nonce, sealed) =
+            sealed.split_first_chunk::<NONCE_LEN>().ok_or(SecretError::WrongKey)?;
+        let payload = Payload { msg: sealed, aad: context };
+        self.cipher().decrypt(&XNonce::from(*nonce), payload).map_err(|_| SecretError::WrongKey)
     }
 }
 
@@ -127,10 +115,7 @@ mod tests {
         assert!(again.open(b"there", &sealed).is_err());
         let other = ServerKey::load_or_make(&dir.path().join("other")).unwrap();
         assert!(other.open(b"here", &sealed).is_err());
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(!format!("{key:?}").contains(fs::read_to_string(path).unwrap().trim()));
     }
 }

@@ -51,11 +51,7 @@ impl Storehouse {
     pub fn open(dir: &Path, options: Options<'_>) -> Result<Self, StorehouseError> {
         let store = Store::open(dir, options)?;
         let key = ServerKey::load_or_make(&dir.join("server-key"))?;
-        let house = Self {
-            store,
-            key,
-            caches: RwLock::default(),
-        };
+        let house = Self { store, key, caches: RwLock::default() };
         house.load_caches()?;
         Ok(house)
     }
@@ -72,11 +68,7 @@ impl Storehouse {
 
     /// The cache of that name.
     pub fn cache(&self, name: &str) -> Option<Arc<Cache>> {
-        self.caches
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(name)
-            .cloned()
+        self.caches.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
     fn load_caches(&self) -> Result<(), StorehouseError> {
@@ -99,18 +91,12 @@ impl Storehouse {
     }
 
     fn add(&self, name: CacheName, record: &CacheRecord) -> Result<Arc<Cache>, StorehouseError> {
-        let failed = |why: String| StorehouseError::Key {
-            cache: name.to_string(),
-            why,
-        };
+        let failed = |why: String| StorehouseError::Key { cache: name.to_string(), why };
         let mut keys = Vec::new();
         for sealed in &record.sealed_keys {
             let text = self.key.open(&cache_key(name.as_str()), sealed)?;
             let text = String::from_utf8(text).map_err(|error| failed(error.to_string()))?;
-            keys.push(
-                text.parse::<SigningKey>()
-                    .map_err(|error| failed(error.to_string()))?,
-            );
+            keys.push(text.parse::<SigningKey>().map_err(|error| failed(error.to_string()))?);
         }
         let cache = Cache::new(self.store.clone(), name.clone(), record, keys);
         let cache = Arc::new(cache.map_err(failed)?);
@@ -125,16 +111,11 @@ impl Storehouse {
         name: CacheName,
         key_name: &str,
     ) -> Result<Arc<Cache>, StorehouseError> {
-        let failed = |why: String| StorehouseError::Key {
-            cache: name.to_string(),
-            why,
-        };
+        let failed = |why: String| StorehouseError::Key { cache: name.to_string(), why };
         let key =
             SigningKey::generate(key_name, random()?).map_err(|error| failed(error.to_string()))?;
         let fact_key = cache_key(name.as_str());
-        let sealed = self
-            .key
-            .seal(&fact_key, key.to_secret_string().as_bytes())?;
+        let sealed = self.key.seal(&fact_key, key.to_secret_string().as_bytes())?;
         // The number is read and raised in the same transaction, so that no two caches share it.
         let last = self.store.fact(b"caches")?;
         let number = last.as_ref().map_or(0, |fact| number_of(&fact.value)) + 1;
@@ -167,7 +148,5 @@ fn number_of(bytes: &[u8]) -> u32 {
 
 /// Seconds since 1970.
 pub(crate) fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -101,10 +101,8 @@ impl NarInfo<'_> {
         }
         field("NarHash", &self.nar_hash.to_string());
         field("NarSize", &self.nar_size.to_string());
-        let references: Vec<_> = sorted(&self.references)
-            .into_iter()
-            .map(StorePath::to_string)
-            .collect();
+        let references: Vec<_> =
+            sorted(&self.references).into_iter().map(StorePath::to_string).collect();
         field("References", &references.join(" "));
         if let Some(deriver) = &self.deriver {
             field("Deriver", &deriver.to_string());
@@ -125,23 +123,13 @@ impl NarInfo<'_> {
 
     /// What the signatures sign. See [`fingerprint`].
     pub fn fingerprint(&self, store_dir: &StoreDir) -> String {
-        let NarInfo {
-            store_path,
-            nar_hash,
-            nar_size,
-            references,
-            ..
-        } = self;
+        let NarInfo { store_path, nar_hash, nar_size, references, .. } = self;
         fingerprint(store_dir, store_path, nar_hash, *nar_size, references)
     }
 
     /// Whether one of the signatures is by `key`.
     pub fn is_signed_by(&self, store_dir: &StoreDir, key: &VerifyingKey) -> bool {
-        let mut by_name = self
-            .signatures
-            .iter()
-            .filter(|s| s.name() == key.name())
-            .peekable();
+        let mut by_name = self.signatures.iter().filter(|s| s.name() == key.name()).peekable();
         if by_name.peek().is_none() {
             return false;
         }
@@ -168,10 +156,8 @@ pub fn fingerprint<'a>(
     nar_size: u64,
     references: impl IntoIterator<Item = &'a StorePath>,
 ) -> String {
-    let references: Vec<_> = sorted(references)
-        .into_iter()
-        .map(|r| r.to_absolute(store_dir))
-        .collect();
+    let references: Vec<_> =
+        sorted(references).into_iter().map(|r| r.to_absolute(store_dir)).collect();
     let path = path.to_absolute(store_dir);
     format!("1;{path};{nar_hash};{nar_size};{}", references.join(","))
 }

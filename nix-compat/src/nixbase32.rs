@@ -75,12 +75,7 @@ pub(crate) fn digits(bytes: &[u8]) -> impl Iterator<Item = char> {
         let (byte, shift) = (digit * 5 / 8, digit * 5 % 8);
         let at = |i| bytes.get(i).copied().map_or(0, u16::from);
         let bits = (at(byte) | at(byte + 1) << 8) >> shift;
-        char::from(
-            ALPHABET
-                .get(usize::from(bits & 31))
-                .copied()
-                .unwrap_or_default(),
-        )
+        char::from(ALPHABET.get(usize::from(bits & 31)).copied().unwrap_or_default())
     })
 }
 
@@ -96,10 +91,7 @@ pub fn decode(text: impl AsRef<[u8]>) -> Result<Vec<u8>, Error> {
 pub fn decode_fixed<const N: usize>(text: impl AsRef<[u8]>) -> Result<[u8; N], Error> {
     let text = text.as_ref();
     if text.len() != encoded_len(N) {
-        return Err(Error::WrongLength {
-            found: text.len(),
-            expected: encoded_len(N),
-        });
+        return Err(Error::WrongLength { found: text.len(), expected: encoded_len(N) });
     }
     let mut out = [0; N];
     decode_into(text, &mut out)?;
@@ -156,10 +148,7 @@ mod tests {
         for c in ['e', 'o', 't', 'u', 'A', '-', '=', ' '] {
             assert_eq!(
                 decode(format!("0{c}")),
-                Err(Error::Digit {
-                    byte: c as u8,
-                    at: 1
-                }),
+                Err(Error::Digit { byte: c as u8, at: 1 }),
                 "{c:?}"
             );
         }
@@ -177,13 +166,7 @@ mod tests {
         for len in [1, 3, 6, 9] {
             assert_eq!(decode("0".repeat(len)), Err(Error::Length(len)));
         }
-        assert_eq!(
-            decode_fixed::<20>("0"),
-            Err(Error::WrongLength {
-                found: 1,
-                expected: 32
-            })
-        );
+        assert_eq!(decode_fixed::<20>("0"), Err(Error::WrongLength { found: 1, expected: 32 }));
     }
 
     proptest! {

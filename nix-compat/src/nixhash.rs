@@ -68,15 +68,10 @@ impl FromStr for HashAlgo {
     type Err = Error;
 
     fn from_str(s: &str) -> Result<Self, Error> {
-        [
-            HashAlgo::Md5,
-            HashAlgo::Sha1,
-            HashAlgo::Sha256,
-            HashAlgo::Sha512,
-        ]
-        .into_iter()
-        .find(|algo| algo.name() == s)
-        .ok_or_else(|| Error::UnknownAlgo(s.to_owned()))
+        [HashAlgo::Md5, HashAlgo::Sha1, HashAlgo::Sha256, HashAlgo::Sha512]
+            .into_iter()
+            .find(|algo| algo.name() == s)
+            .ok_or_else(|| Error::UnknownAlgo(s.to_owned()))
     }
 }
 
@@ -145,10 +140,7 @@ pub enum NixHash {
 impl NixHash {
     /// The hash with this digest, if the digest is of the right length.
     pub fn new(algo: HashAlgo, digest: &[u8]) -> Result<Self, Error> {
-        let wrong_len = |_| Error::Length {
-            algo,
-            len: digest.len(),
-        };
+        let wrong_len = |_| Error::Length { algo, len: digest.len() };
         Ok(match algo {
             HashAlgo::Md5 => NixHash::Md5(digest.try_into().map_err(wrong_len)?),
             HashAlgo::Sha1 => NixHash::Sha1(digest.try_into().map_err(wrong_len)?),
@@ -218,9 +210,7 @@ impl NixHash {
 fn decode(algo: HashAlgo, text: &str, sri: bool) -> Result<(Vec<u8>, Encoding), Error> {
     let len = algo.digest_len();
     if !sri && text.len() == 2 * len {
-        let digest = HEXLOWER_PERMISSIVE
-            .decode(text.as_bytes())
-            .map_err(Error::Hex)?;
+        let digest = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).map_err(Error::Hex)?;
         return Ok((digest, Encoding::Hex));
     }
     if !sri && text.len() == nixbase32::encoded_len(len) {
@@ -230,15 +220,10 @@ fn decode(algo: HashAlgo, text: &str, sri: bool) -> Result<(Vec<u8>, Encoding), 
     let bare = text.trim_end_matches('=');
     let padded = text.len() == BASE64.encode_len(len);
     if bare.len() == BASE64_NOPAD.encode_len(len) && (padded || text.len() == bare.len()) {
-        let digest = BASE64_NOPAD
-            .decode(bare.as_bytes())
-            .map_err(Error::Base64)?;
+        let digest = BASE64_NOPAD.decode(bare.as_bytes()).map_err(Error::Base64)?;
         return Ok((digest, if sri { Encoding::Sri } else { Encoding::Base64 }));
     }
-    Err(Error::Length {
-        algo,
-        len: text.len(),
-    })
+    Err(Error::Length { algo, len: text.len() })
 }
 
 impl fmt::Display for NixHash {
@@ -309,17 +294,11 @@ mod tests {
                 (sri.trim_end_matches('=').to_owned(), Encoding::Sri),
             ] {
                 assert_eq!(NixHash::parse(&text, None), Ok((hash, encoding)), "{text}");
-                assert_eq!(
-                    NixHash::parse(&text, Some(algo)),
-                    Ok((hash, encoding)),
-                    "{text}"
-                );
+                assert_eq!(NixHash::parse(&text, Some(algo)), Ok((hash, encoding)), "{text}");
             }
-            for (text, encoding) in [
-                (bare, Encoding::Nix32),
-                (hex, Encoding::Hex),
-                (base64, Encoding::Base64),
-            ] {
+            for (text, encoding) in
+                [(bare, Encoding::Nix32), (hex, Encoding::Hex), (base64, Encoding::Base64)]
+            {
                 assert_eq!(NixHash::parse(text, Some(algo)), Ok((hash, encoding)));
                 assert_eq!(NixHash::parse(text, None), Err(Error::NoAlgo));
             }
@@ -332,32 +311,14 @@ mod tests {
         let sha1 = SPELLINGS[1].0;
         assert_eq!(
             parse(sha1),
-            Err(Error::WrongAlgo {
-                found: HashAlgo::Sha1,
-                expected: HashAlgo::Sha256
-            })
+            Err(Error::WrongAlgo { found: HashAlgo::Sha1, expected: HashAlgo::Sha256 })
         );
         assert_eq!(parse("sha3:00"), Err(Error::UnknownAlgo("sha3".into())));
-        assert_eq!(
-            parse(""),
-            Err(Error::Length {
-                algo: HashAlgo::Sha256,
-                len: 0
-            })
-        );
-        assert_eq!(
-            parse("sha256:"),
-            Err(Error::Length {
-                algo: HashAlgo::Sha256,
-                len: 0
-            })
-        );
+        assert_eq!(parse(""), Err(Error::Length { algo: HashAlgo::Sha256, len: 0 }));
+        assert_eq!(parse("sha256:"), Err(Error::Length { algo: HashAlgo::Sha256, len: 0 }));
         assert!(matches!(parse(&"g".repeat(64)), Err(Error::Hex(_))));
         assert!(matches!(parse(&"e".repeat(52)), Err(Error::Nix32(_))));
-        assert!(matches!(
-            parse(&format!("{}=", "*".repeat(43))),
-            Err(Error::Base64(_))
-        ));
+        assert!(matches!(parse(&format!("{}=", "*".repeat(43))), Err(Error::Base64(_))));
         // SRI is base 64 only.
         assert!(parse(&format!("sha256-{}", "0".repeat(64))).is_err());
         // Not on a character boundary, and not ASCII.

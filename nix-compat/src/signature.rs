@@ -47,11 +47,7 @@ pub enum Error {
 /// colons, spaces and control characters.
 fn check_name(name: &str) -> Result<(), Error> {
     let bad = |c: char| c == ':' || c.is_whitespace() || c.is_control();
-    if name.is_empty() || name.contains(bad) {
-        Err(Error::Name(name.to_owned()))
-    } else {
-        Ok(())
-    }
+    if name.is_empty() || name.contains(bad) { Err(Error::Name(name.to_owned())) } else { Ok(()) }
 }
 
 /// Splits `name:base64` and decodes the `N` bytes. Padding may be left out.
@@ -61,10 +57,7 @@ fn parse<const N: usize>(s: &str) -> Result<(String, [u8; N]), Error> {
     let bytes = BASE64_NOPAD.decode(base64.trim_end_matches('=').as_bytes())?;
     match bytes.as_slice().try_into() {
         Ok(bytes) => Ok((name.to_owned(), bytes)),
-        Err(_) => Err(Error::Length {
-            found: bytes.len(),
-            expected: N,
-        }),
+        Err(_) => Err(Error::Length { found: bytes.len(), expected: N }),
     }
 }
 
@@ -79,10 +72,7 @@ impl Signature {
     /// The signature with these bytes by the key of this name.
     pub fn new(name: &str, bytes: [u8; 64]) -> Result<Self, Error> {
         check_name(name)?;
-        Ok(Signature {
-            name: name.to_owned(),
-            bytes,
-        })
+        Ok(Signature { name: name.to_owned(), bytes })
     }
 
     /// The name of the key.
@@ -140,10 +130,7 @@ impl VerifyingKey {
     pub fn verify(&self, fingerprint: &str, signature: &Signature) -> bool {
         let bytes = ed25519_dalek::Signature::from_bytes(&signature.bytes);
         self.name == signature.name
-            && self
-                .key
-                .verify_strict(fingerprint.as_bytes(), &bytes)
-                .is_ok()
+            && self.key.verify_strict(fingerprint.as_bytes(), &bytes).is_ok()
     }
 }
 
@@ -184,10 +171,7 @@ impl SigningKey {
     pub fn generate(name: &str, seed: [u8; 32]) -> Result<Self, Error> {
         check_name(name)?;
         let key = ed25519_dalek::SigningKey::from_bytes(&seed);
-        Ok(SigningKey {
-            name: name.to_owned(),
-            key,
-        })
+        Ok(SigningKey { name: name.to_owned(), key })
     }
 
     /// The key's name.
@@ -198,28 +182,18 @@ impl SigningKey {
     /// Signs a fingerprint.
     pub fn sign(&self, fingerprint: &str) -> Signature {
         let bytes = self.key.sign(fingerprint.as_bytes()).to_bytes();
-        Signature {
-            name: self.name.clone(),
-            bytes,
-        }
+        Signature { name: self.name.clone(), bytes }
     }
 
     /// The public half.
     pub fn verifying_key(&self) -> VerifyingKey {
-        VerifyingKey {
-            name: self.name.clone(),
-            key: self.key.verifying_key(),
-        }
+        VerifyingKey { name: self.name.clone(), key: self.key.verifying_key() }
     }
 
     /// The key as `nix-store --generate-binary-cache-key` writes it to the
     /// secret file. Whoever has this text can sign.
     pub fn to_secret_string(&self) -> String {
-        format!(
-            "{}:{}",
-            self.name,
-            BASE64.encode(&self.key.to_keypair_bytes())
-        )
+        format!("{}:{}", self.name, BASE64.encode(&self.key.to_keypair_bytes()))
     }
 }
 
@@ -237,9 +211,7 @@ impl FromStr for SigningKey {
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SigningKey")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        f.debug_struct("SigningKey").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -270,10 +242,7 @@ mod tests {
         assert_eq!(signature.to_string().parse(), Ok(signature.clone()));
 
         let other_name = SigningKey::generate("l", [7; 32]).unwrap().verifying_key();
-        assert!(
-            !other_name.verify("1;fingerprint", &signature),
-            "the name counts"
-        );
+        assert!(!other_name.verify("1;fingerprint", &signature), "the name counts");
         let again: SigningKey = key.to_secret_string().parse().unwrap();
         assert_eq!(again.sign("1;fingerprint"), signature);
     }
@@ -287,32 +256,14 @@ mod tests {
     #[test]
     fn what_is_no_key_says_why() {
         assert_eq!("".parse::<VerifyingKey>(), Err(Error::NoColon));
-        assert_eq!(
-            ":AAAA".parse::<VerifyingKey>(),
-            Err(Error::Name(String::new()))
-        );
-        assert_eq!(
-            "a b:AAAA".parse::<VerifyingKey>(),
-            Err(Error::Name("a b".into()))
-        );
-        assert!(matches!(
-            "a:*".parse::<VerifyingKey>(),
-            Err(Error::Base64(_))
-        ));
-        assert_eq!(
-            "a:AAAA".parse::<Signature>(),
-            Err(Error::Length {
-                found: 3,
-                expected: 64
-            })
-        );
+        assert_eq!(":AAAA".parse::<VerifyingKey>(), Err(Error::Name(String::new())));
+        assert_eq!("a b:AAAA".parse::<VerifyingKey>(), Err(Error::Name("a b".into())));
+        assert!(matches!("a:*".parse::<VerifyingKey>(), Err(Error::Base64(_))));
+        assert_eq!("a:AAAA".parse::<Signature>(), Err(Error::Length { found: 3, expected: 64 }));
         // y = 2 is on no point of the curve.
         let off_curve = format!("a:Ag{}=", "A".repeat(41));
         assert_eq!(off_curve.parse::<VerifyingKey>(), Err(Error::NotAKey));
         let other_half = SECRET.replace("IXWV7n", "IXWV7m");
-        assert_eq!(
-            other_half.parse::<SigningKey>().err(),
-            Some(Error::Mismatch)
-        );
+        assert_eq!(other_half.parse::<SigningKey>().err(), Some(Error::Mismatch));
     }
 }

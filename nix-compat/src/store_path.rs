@@ -138,10 +138,7 @@ impl StorePath {
     /// The path of this hash and name.
     pub fn new(hash: StorePathHash, name: &str) -> Result<Self, Error> {
         check_name(name)?;
-        Ok(StorePath {
-            hash,
-            name: name.to_owned(),
-        })
+        Ok(StorePath { hash, name: name.to_owned() })
     }
 
     /// The hash part.
@@ -186,10 +183,7 @@ fn check_name(name: &str) -> Result<(), Error> {
     }
     let allowed = |c: char| c.is_ascii_alphanumeric() || "+-._?=".contains(c);
     if let Some(character) = name.chars().find(|&c| !allowed(c)) {
-        return Err(Error::NameCharacter {
-            name: name.to_owned(),
-            character,
-        });
+        return Err(Error::NameCharacter { name: name.to_owned(), character });
     }
     let before_dash = name.split_once('-').map_or(name, |(start, _)| start);
     if before_dash == "." || before_dash == ".." {
@@ -245,32 +239,16 @@ mod tests {
         }
         assert_eq!(named(""), Err(Error::EmptyName));
         assert_eq!(named(&"x".repeat(212)), Err(Error::NameTooLong(212)));
-        for (name, character) in [
-            ("a~", '~'),
-            ("a b", ' '),
-            ("a/b", '/'),
-            ("ä", 'ä'),
-            ("a\n", '\n'),
-        ] {
-            assert_eq!(
-                named(name),
-                Err(Error::NameCharacter {
-                    name: name.into(),
-                    character
-                })
-            );
+        for (name, character) in
+            [("a~", '~'), ("a b", ' '), ("a/b", '/'), ("ä", 'ä'), ("a\n", '\n')]
+        {
+            assert_eq!(named(name), Err(Error::NameCharacter { name: name.into(), character }));
         }
     }
 
     #[test]
     fn what_has_no_hash_is_no_store_path() {
-        for s in [
-            "",
-            "foo",
-            HASH,
-            &format!("{HASH}x-a"),
-            &format!("{}ß-a", &HASH[1..]),
-        ] {
+        for s in ["", "foo", HASH, &format!("{HASH}x-a"), &format!("{}ß-a", &HASH[1..])] {
             assert_eq!(s.parse::<StorePath>(), Err(Error::NoHash(s.into())));
         }
         assert!(matches!(
@@ -284,10 +262,7 @@ mod tests {
         let nix = StoreDir::default();
         let path = named("a.drv").unwrap();
         assert_eq!(path.to_absolute(&nix), format!("/nix/store/{HASH}-a.drv"));
-        assert_eq!(
-            StorePath::from_absolute(&path.to_absolute(&nix), &nix),
-            Ok(path.clone())
-        );
+        assert_eq!(StorePath::from_absolute(&path.to_absolute(&nix), &nix), Ok(path.clone()));
         assert!(path.is_derivation());
         for path in [
             format!("{HASH}-a"),
@@ -297,10 +272,7 @@ mod tests {
             format!("/nix/store/{HASH}-a/"),
         ] {
             assert!(
-                matches!(
-                    StorePath::from_absolute(&path, &nix),
-                    Err(Error::NotInStore { .. })
-                ),
+                matches!(StorePath::from_absolute(&path, &nix), Err(Error::NotInStore { .. })),
                 "{path}"
             );
         }

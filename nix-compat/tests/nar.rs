@@ -20,16 +20,8 @@ fn describe(nar: impl Read) -> Result<Vec<String>, Error> {
         let mut line = match event {
             Event::EnterDirectory { name } => format!("enter {}", text(name)),
             Event::LeaveDirectory => "leave".to_owned(),
-            Event::File {
-                name,
-                executable,
-                size,
-            } => {
-                format!(
-                    "{} {} {size}",
-                    if executable { "exec" } else { "file" },
-                    text(name)
-                )
+            Event::File { name, executable, size } => {
+                format!("{} {} {size}", if executable { "exec" } else { "file" }, text(name))
             }
             Event::Symlink { name, target } => format!("link {} -> {}", text(name), text(target)),
         };
@@ -166,8 +158,7 @@ fn contents_not_taken_are_skipped() {
 fn contents_can_be_read_like_any_reader() {
     let big: Vec<u8> = (0..3_000_001u32).map(|i| (i * 7 / 3) as u8).collect();
     let mut nar = Writer::new(Vec::new());
-    nar.file(b"", true, big.len() as u64, &mut &big[..])
-        .unwrap();
+    nar.file(b"", true, big.len() as u64, &mut &big[..]).unwrap();
     let nar = nar.finish().unwrap();
     // Below, at and above the size of the reader's own buffer.
     for step in [1000, 256 * 1024, 1 << 20] {
@@ -193,18 +184,12 @@ fn contents_can_be_read_like_any_reader() {
 fn every_truncation_is_an_error_at_the_place_of_the_cut() {
     for end in 0..TREE.len() {
         match describe(&TREE[..end]).unwrap_err() {
-            Error::Malformed {
-                at,
-                problem: Problem::Truncated,
-            } => {
+            Error::Malformed { at, problem: Problem::Truncated } => {
                 assert_eq!(at.offset, end as u64);
             }
             other => panic!("cut at {end}: {other}"),
         }
-        assert!(
-            Reader::new(&TREE[..end]).finish().is_err(),
-            "skipping finds it, too"
-        );
+        assert!(Reader::new(&TREE[..end]).finish().is_err(), "skipping finds it, too");
     }
 }
 
@@ -212,13 +197,7 @@ fn every_truncation_is_an_error_at_the_place_of_the_cut() {
 fn bytes_after_the_end_are_an_error() {
     let longer = [TREE, b"\0"].concat();
     let error = describe(&longer[..]).unwrap_err();
-    assert_eq!(
-        error.place(),
-        &Place {
-            offset: TREE.len() as u64,
-            path: vec![]
-        }
-    );
+    assert_eq!(error.place(), &Place { offset: TREE.len() as u64, path: vec![] });
     assert_eq!(problem(&longer), Problem::TrailingBytes);
 }
 
@@ -243,13 +222,7 @@ fn padding_must_be_zero() {
     nar[634] = 1;
     assert_eq!(problem(&nar), Problem::Padding);
     let error = describe(&nar[..]).unwrap_err();
-    assert_eq!(
-        error.place(),
-        &Place {
-            offset: 634,
-            path: b"run".to_vec()
-        }
-    );
+    assert_eq!(error.place(), &Place { offset: 634, path: b"run".to_vec() });
     assert_eq!(
         error.to_string(),
         "not a valid NAR at byte 634, in \"run\": the padding is not zero"
@@ -276,29 +249,17 @@ fn what_is_no_nar_is_refused_at_its_first_bytes() {
 #[test]
 fn names_that_reach_out_of_the_tree_are_refused() {
     assert_eq!(violation(&directory_of(&[b""])), Violation::EmptyName);
-    assert_eq!(
-        violation(&directory_of(&[b"."])),
-        Violation::DotName(b".".to_vec())
-    );
-    assert_eq!(
-        violation(&directory_of(&[b".."])),
-        Violation::DotName(b"..".to_vec())
-    );
+    assert_eq!(violation(&directory_of(&[b"."])), Violation::DotName(b".".to_vec()));
+    assert_eq!(violation(&directory_of(&[b".."])), Violation::DotName(b"..".to_vec()));
     for (name, byte) in [(&b"a/b"[..], b'/'), (b"/", b'/'), (b"a\0", 0)] {
         let name = name.to_vec();
-        assert_eq!(
-            violation(&directory_of(&[&name])),
-            Violation::NameByte { name, byte }
-        );
+        assert_eq!(violation(&directory_of(&[&name])), Violation::NameByte { name, byte });
     }
     let longest = [b'n'; 255];
     assert!(describe(&directory_of(&[&longest])[..]).is_ok());
     assert_eq!(
         violation(&directory_of(&[&[b'n'; 256]])),
-        Violation::NameTooLong {
-            len: 256,
-            limit: 255
-        }
+        Violation::NameTooLong { len: 256, limit: 255 }
     );
     assert!(describe(&directory_of(&[b"...", b"a b", b"\xff\n"])[..]).is_ok());
 }
@@ -306,17 +267,11 @@ fn names_that_reach_out_of_the_tree_are_refused() {
 #[test]
 fn entries_come_in_byte_order_and_once() {
     assert!(describe(&directory_of(&[b"A", b"a", b"a.b", b"aa", b"\xff"])[..]).is_ok());
-    assert_eq!(
-        violation(&directory_of(&[b"a", b"a"])),
-        Violation::Duplicate(b"a".to_vec())
-    );
+    assert_eq!(violation(&directory_of(&[b"a", b"a"])), Violation::Duplicate(b"a".to_vec()));
     let unsorted = directory_of(&[b"b", b"a"]);
     assert_eq!(
         violation(&unsorted),
-        Violation::Unsorted {
-            name: b"a".to_vec(),
-            previous: b"b".to_vec()
-        }
+        Violation::Unsorted { name: b"a".to_vec(), previous: b"b".to_vec() }
     );
     let nested = tree_with(|nar| {
         framing::directory_open(nar);
@@ -332,10 +287,7 @@ fn entries_come_in_byte_order_and_once() {
     });
     assert_eq!(
         violation(&nested),
-        Violation::Unsorted {
-            name: b"c".to_vec(),
-            previous: b"d".to_vec()
-        }
+        Violation::Unsorted { name: b"c".to_vec(), previous: b"d".to_vec() }
     );
 }
 
@@ -347,10 +299,7 @@ fn symlink_targets_are_bounded() {
     assert!(describe(&link(&[b't'; 4095])[..]).is_ok());
     assert_eq!(
         violation(&link(&[b't'; 4096])),
-        Violation::TargetTooLong {
-            len: 4096,
-            limit: 4095
-        }
+        Violation::TargetTooLong { len: 4096, limit: 4095 }
     );
 }
 
@@ -360,13 +309,7 @@ fn a_length_that_nobody_could_hold_is_refused_unread() {
     let mut nar = TREE.to_vec();
     let at = nar.windows(5).position(|w| w == b"empty").unwrap();
     nar[at - 8..at].fill(0xff);
-    assert_eq!(
-        violation(&nar),
-        Violation::NameTooLong {
-            len: u64::MAX,
-            limit: 255
-        }
-    );
+    assert_eq!(violation(&nar), Violation::NameTooLong { len: u64::MAX, limit: 255 });
     // A file that claims as much is a truncated one.
     let nar = tree_with(|nar| framing::file_open(nar, false, u64::MAX));
     assert_eq!(problem(&nar), Problem::Truncated);
@@ -390,13 +333,8 @@ fn directories_nest_up_to_the_limit() {
     };
     assert_eq!(describe(&nested(256)[..]).unwrap().len(), 512);
     assert_eq!(violation(&nested(257)), Violation::TooDeep { limit: 256 });
-    let limits = Limits {
-        max_depth: 2000,
-        ..Limits::default()
-    };
-    Reader::with_limits(&nested(2000)[..], limits)
-        .finish()
-        .unwrap();
+    let limits = Limits { max_depth: 2000, ..Limits::default() };
+    Reader::with_limits(&nested(2000)[..], limits).finish().unwrap();
     // As deep as the reader goes by default, the listing is safe to drop.
     let listing = Listing::from_reader(Reader::new(&nested(256)[..])).unwrap();
     assert!(serde_json::to_string(&listing).unwrap().len() > 256 * 30);
@@ -424,21 +362,10 @@ fn an_io_error_keeps_its_cause_and_a_reader_stays_failed() {
         }
         other => panic!("{other}"),
     }
-    let after = |e: Error| {
-        matches!(
-            e,
-            Error::Malformed {
-                problem: Problem::AfterError,
-                ..
-            }
-        )
-    };
+    let after = |e: Error| matches!(e, Error::Malformed { problem: Problem::AfterError, .. });
     assert!(reader.next().is_err_and(after));
     assert!(reader.fill_contents().is_err_and(after));
-    assert_eq!(
-        reader.contents().read(&mut [0; 8]).unwrap_err().kind(),
-        io::ErrorKind::InvalidData
-    );
+    assert_eq!(reader.contents().read(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::InvalidData);
 }
 
 #[test]
@@ -449,22 +376,10 @@ fn the_writer_refuses_what_the_reader_would() {
         nar.enter_directory(b"").unwrap();
         nar.symlink(b"m", b"t").unwrap();
         let error = write(&mut nar).unwrap_err();
-        assert!(
-            matches!(nar.finish(), Err(writer::Error::Order(_))),
-            "it stays failed"
-        );
+        assert!(matches!(nar.finish(), Err(writer::Error::Order(_))), "it stays failed");
         error
     };
-    for name in [
-        &b""[..],
-        b".",
-        b"..",
-        b"a/b",
-        b"n\0",
-        b"l",
-        b"m",
-        &[b'n'; 256],
-    ] {
+    for name in [&b""[..], b".", b"..", b"a/b", b"n\0", b"l", b"m", &[b'n'; 256]] {
         let error = in_directory(&|nar| nar.symlink(name, b"t"));
         assert!(matches!(error, writer::Error::Violation { .. }), "{error}");
     }
@@ -473,35 +388,20 @@ fn the_writer_refuses_what_the_reader_would() {
         assert!(matches!(error, writer::Error::Violation { .. }), "{error}");
     }
     let error = in_directory(&|nar| nar.file(b"n", false, 2, &mut &b"1"[..]));
-    assert_eq!(
-        error.to_string(),
-        "\"n\" was announced with 2 bytes, but has 1"
-    );
+    assert_eq!(error.to_string(), "\"n\" was announced with 2 bytes, but has 1");
     let error = in_directory(&|nar| nar.file(b"n", false, 2, &mut &b"123"[..]));
-    assert_eq!(
-        error.to_string(),
-        "\"n\" was announced with 2 bytes, but has more"
-    );
+    assert_eq!(error.to_string(), "\"n\" was announced with 2 bytes, but has more");
     let error = in_directory(&|nar| nar.write_contents(b"x"));
     assert!(matches!(error, writer::Error::Order(_)));
     let error = in_directory(&|nar| nar.begin_file(b"n", false, 1).and_then(|()| nar.end_file()));
     assert!(matches!(error, writer::Error::Size { .. }));
 
     let mut nar = Writer::new(Vec::new());
-    assert!(matches!(
-        nar.symlink(b"name", b"t"),
-        Err(writer::Error::Order(_))
-    ));
+    assert!(matches!(nar.symlink(b"name", b"t"), Err(writer::Error::Order(_))));
     let mut nar = Writer::new(Vec::new());
     nar.symlink(b"", b"t").unwrap();
-    assert!(matches!(
-        nar.symlink(b"", b"t"),
-        Err(writer::Error::Order(_))
-    ));
-    assert!(matches!(
-        Writer::new(Vec::new()).finish(),
-        Err(writer::Error::Order(_))
-    ));
+    assert!(matches!(nar.symlink(b"", b"t"), Err(writer::Error::Order(_))));
+    assert!(matches!(Writer::new(Vec::new()).finish(), Err(writer::Error::Order(_))));
 }
 
 #[test]
@@ -531,10 +431,7 @@ fn listings_with_bad_names_or_versions_are_refused() {
     let parse = |text: &str| serde_json::from_str::<Listing>(text);
     let root = r#"{"type":"directory","entries":{"NAME":{"type":"symlink","target":"t"}}}"#;
     let listing = |name: &str, version: u8| {
-        format!(
-            r#"{{"version":{version},"root":{}}}"#,
-            root.replace("NAME", name)
-        )
+        format!(r#"{{"version":{version},"root":{}}}"#, root.replace("NAME", name))
     };
     assert!(parse(&listing("a", 1)).is_ok());
     assert!(parse(&listing("a", 2)).is_err());

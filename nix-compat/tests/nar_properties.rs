@@ -23,23 +23,18 @@ fn name() -> impl Strategy<Value = Vec<u8>> {
 
 fn tree() -> impl Strategy<Value = Tree> {
     let leaf = prop_oneof![
-        (any::<bool>(), vec(any::<u8>(), 0..70)).prop_map(|(executable, contents)| Tree::File {
-            executable,
-            contents
-        }),
+        (any::<bool>(), vec(any::<u8>(), 0..70))
+            .prop_map(|(executable, contents)| Tree::File { executable, contents }),
         vec(1u8.., 1..50).prop_map(Tree::Symlink),
     ];
-    leaf.prop_recursive(5, 40, 8, |node| {
-        btree_map(name(), node, 0..8).prop_map(Tree::Directory)
-    })
+    leaf.prop_recursive(5, 40, 8, |node| btree_map(name(), node, 0..8).prop_map(Tree::Directory))
 }
 
 fn pack(tree: &Tree, name: &[u8], nar: &mut Writer<Vec<u8>>) -> Result<(), writer::Error> {
     match tree {
-        Tree::File {
-            executable,
-            contents,
-        } => nar.file(name, *executable, contents.len() as u64, &mut &contents[..]),
+        Tree::File { executable, contents } => {
+            nar.file(name, *executable, contents.len() as u64, &mut &contents[..])
+        }
         Tree::Symlink(target) => nar.symlink(name, target),
         Tree::Directory(entries) => {
             nar.enter_directory(name)?;
@@ -66,11 +61,7 @@ fn copy(nar: impl Read) -> Result<Vec<u8>, Error> {
             Event::EnterDirectory { name } => out.enter_directory(name).unwrap(),
             Event::LeaveDirectory => out.leave_directory().unwrap(),
             Event::Symlink { name, target } => out.symlink(name, target).unwrap(),
-            Event::File {
-                name,
-                executable,
-                size,
-            } => {
+            Event::File { name, executable, size } => {
                 out.begin_file(name, executable, size).unwrap();
                 loop {
                     let piece = reader.fill_contents()?;
@@ -98,12 +89,7 @@ struct Pieces<'a> {
 
 impl Read for Pieces<'_> {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        let n = self
-            .sizes
-            .next()
-            .unwrap_or(1)
-            .min(self.bytes.len())
-            .min(out.len());
+        let n = self.sizes.next().unwrap_or(1).min(self.bytes.len()).min(out.len());
         let (now, later) = self.bytes.split_at(n);
         out[..n].copy_from_slice(now);
         self.bytes = later;
@@ -112,10 +98,7 @@ impl Read for Pieces<'_> {
 }
 
 fn in_pieces(bytes: &[u8], sizes: Vec<usize>) -> Pieces<'_> {
-    Pieces {
-        bytes,
-        sizes: sizes.into_iter().cycle(),
-    }
+    Pieces { bytes, sizes: sizes.into_iter().cycle() }
 }
 
 fn sizes() -> impl Strategy<Value = Vec<usize>> {
@@ -192,15 +175,8 @@ fn compare(tree: &Tree, node: &nix_compat::nar::listing::Node, nar: &[u8]) {
     use nix_compat::nar::listing::Node;
     match (tree, node) {
         (
-            Tree::File {
-                executable: e,
-                contents,
-            },
-            Node::Regular {
-                size,
-                executable,
-                nar_offset,
-            },
+            Tree::File { executable: e, contents },
+            Node::Regular { size, executable, nar_offset },
         ) => {
             let at = *nar_offset as usize;
             assert_eq!((e, contents.len() as u64), (executable, *size));

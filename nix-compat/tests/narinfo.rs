@@ -46,10 +46,7 @@ fn every_field_says_what_nix_meant() {
     let text: StorePath = "sb1dhjrwb4mxvmncxxprdr9c1pdf3ybd-text.txt".parse().unwrap();
     let hash = Sha256::from_nix32("0gmblrb0ikp7pqq7zbb51ybycmwfds9xibv9vd9gi8g85f486qm9").unwrap();
     assert_eq!(info.store_path, path);
-    assert_eq!(
-        info.url,
-        "nar/0gmblrb0ikp7pqq7zbb51ybycmwfds9xibv9vd9gi8g85f486qm9.nar"
-    );
+    assert_eq!(info.url, "nar/0gmblrb0ikp7pqq7zbb51ybycmwfds9xibv9vd9gi8g85f486qm9.nar");
     assert_eq!(info.compression, Some("none"));
     assert_eq!(info.file_hash, Some(hash));
     assert_eq!(info.file_size, Some(216));
@@ -95,10 +92,7 @@ fn the_fingerprint_sorts_its_references() {
         /nix/store/sb1dhjrwb4mxvmncxxprdr9c1pdf3ybd-text.txt";
     assert_eq!(info.fingerprint(&dir), expected);
     let twice = info.references.iter().rev().chain(&info.references);
-    assert_eq!(
-        fingerprint(&dir, &info.store_path, &info.nar_hash, info.nar_size, twice),
-        expected
-    );
+    assert_eq!(fingerprint(&dir, &info.store_path, &info.nar_hash, info.nar_size, twice), expected);
 }
 
 #[test]
@@ -121,20 +115,8 @@ fn another_store_directory_is_held_to() {
     let info = NarInfo::parse(&text, &dir).unwrap();
     assert_eq!(info.render(&dir), text);
     assert!(info.fingerprint(&dir).starts_with("1;/opt/store/5kp70"));
-    for error in [
-        NarInfo::parse(TEXT, &dir).unwrap_err(),
-        parse(&text).unwrap_err(),
-    ] {
-        assert!(
-            matches!(
-                error,
-                Error::StorePath {
-                    field: "StorePath",
-                    ..
-                }
-            ),
-            "{error}"
-        );
+    for error in [NarInfo::parse(TEXT, &dir).unwrap_err(), parse(&text).unwrap_err()] {
+        assert!(matches!(error, Error::StorePath { field: "StorePath", .. }), "{error}");
     }
 }
 
@@ -150,36 +132,16 @@ fn oddities_that_nix_reads_are_read_and_noted() {
 
     let [other, text_txt] = parse(TEXT).unwrap().references.try_into().unwrap();
     for (field, line, flag) in [
-        (
-            "FileHash",
-            format!("FileHash: {}", &hex[9..]),
-            Flags::FILE_HASH_ENCODING,
-        ),
+        ("FileHash", format!("FileHash: {}", &hex[9..]), Flags::FILE_HASH_ENCODING),
         ("References", String::new(), Flags::NO_REFERENCES),
-        (
-            "References",
-            format!("References: {text_txt} {other}"),
-            Flags::REFERENCES_ORDER,
-        ),
-        (
-            "References",
-            format!("References: {other} {other}"),
-            Flags::REFERENCES_ORDER,
-        ),
+        ("References", format!("References: {text_txt} {other}"), Flags::REFERENCES_ORDER),
+        ("References", format!("References: {other} {other}"), Flags::REFERENCES_ORDER),
         ("Compression", String::new(), Flags::NO_COMPRESSION),
         ("Compression", "Compression: ".into(), Flags::NO_COMPRESSION),
-        (
-            "FileSize",
-            "Deriver: unknown-deriver".into(),
-            Flags::UNKNOWN_DERIVER,
-        ),
+        ("FileSize", "Deriver: unknown-deriver".into(), Flags::UNKNOWN_DERIVER),
         ("CA", "CA: ".into(), Flags::EMPTY_CA),
         ("Sig", "Sig: foo".into(), Flags::BAD_SIGNATURE),
-        (
-            "FileSize",
-            "Granary-Root: 1:x".into(),
-            Flags::UNKNOWN_FIELDS,
-        ),
+        ("FileSize", "Granary-Root: 1:x".into(), Flags::UNKNOWN_FIELDS),
     ] {
         let text = with(field, &line);
         let info = parse(&text).unwrap();
@@ -226,36 +188,17 @@ fn errors_name_the_field() {
             "18446744073709551616",
             "NarSize: \"18446744073709551616\" is not a number of bytes",
         ),
-        (
-            "FileSize",
-            "-1",
-            "FileSize: \"-1\" is not a number of bytes",
-        ),
+        ("FileSize", "-1", "FileSize: \"-1\" is not a number of bytes"),
         (
             "NarHash",
             "md5:4425hx5d1mc9y39llj4k4nm55i",
             "NarHash: the hash is md5 where sha256 is expected",
         ),
-        (
-            "FileHash",
-            "x",
-            "FileHash: the hash has no algorithm before it",
-        ),
-        (
-            "References",
-            "x",
-            "References: \"x\" does not start with a store path's hash and a dash",
-        ),
-        (
-            "CA",
-            "x",
-            "CA: \"x\" starts with neither \"text:\" nor \"fixed:\"",
-        ),
+        ("FileHash", "x", "FileHash: the hash has no algorithm before it"),
+        ("References", "x", "References: \"x\" does not start with a store path's hash and a dash"),
+        ("CA", "x", "CA: \"x\" starts with neither \"text:\" nor \"fixed:\""),
     ] {
-        assert_eq!(
-            message(&with(field, &format!("{field}: {value}"))),
-            expected
-        );
+        assert_eq!(message(&with(field, &format!("{field}: {value}"))), expected);
     }
     let deriver = format!("{TEXT}Deriver: x\n");
     assert!(message(&deriver).starts_with("Deriver: "));
@@ -270,18 +213,9 @@ fn text_that_is_no_narinfo_is_refused() {
     assert_eq!(parse(TEXT.trim_end().as_bytes()), Error::Truncated);
     assert_eq!(parse(b"StorePath\xff\n"), Error::NotUtf8(9));
     assert_eq!(parse(format!("{TEXT}\n").as_bytes()), Error::Line(11));
-    assert_eq!(
-        parse(format!("{TEXT}Foo:bar\n").as_bytes()),
-        Error::Line(11)
-    );
-    assert_eq!(
-        parse(TEXT.replace('\n', "\r\n").as_bytes()),
-        Error::ControlCharacter(1)
-    );
-    assert_eq!(
-        parse(&vec![b'a'; MAX_NARINFO_SIZE + 1]),
-        Error::TooLarge(MAX_NARINFO_SIZE + 1)
-    );
+    assert_eq!(parse(format!("{TEXT}Foo:bar\n").as_bytes()), Error::Line(11));
+    assert_eq!(parse(TEXT.replace('\n', "\r\n").as_bytes()), Error::ControlCharacter(1));
+    assert_eq!(parse(&vec![b'a'; MAX_NARINFO_SIZE + 1]), Error::TooLarge(MAX_NARINFO_SIZE + 1));
     for end in 0..TEXT.len() {
         let cut = &TEXT[..end];
         if let Ok(info) = NarInfo::parse(cut, &dir) {

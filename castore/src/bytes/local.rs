@@ -22,14 +22,11 @@ impl LocalPacks {
     /// Opens the folder, making it if need be.
     pub fn open(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
-        Ok(Self {
-            dir: dir.to_owned(),
-        })
+        Ok(Self { dir: dir.to_owned() })
     }
 
     fn path(&self, id: PackId, sealed: bool) -> PathBuf {
-        self.dir
-            .join(format!("{id}.{}", if sealed { "pack" } else { "open" }))
+        self.dir.join(format!("{id}.{}", if sealed { "pack" } else { "open" }))
     }
 
     fn appendable(&self, id: PackId, file: File) -> Arc<LocalPack> {
@@ -49,10 +46,7 @@ impl PackBackend for LocalPacks {
             let (Ok(id), true) = (stem.parse(), matches!(suffix, "pack" | "open")) else {
                 continue;
             };
-            packs.push(Listed {
-                id,
-                sealed: suffix == "pack",
-            });
+            packs.push(Listed { id, sealed: suffix == "pack" });
         }
         packs.sort_by_key(|pack| pack.id);
         Ok(packs)
@@ -65,20 +59,13 @@ impl PackBackend for LocalPacks {
 
     fn create(&self, id: PackId) -> io::Result<Arc<dyn AppendPack>> {
         let mut options = OpenOptions::new();
-        let file = options
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(self.path(id, false))?;
+        let file = options.read(true).write(true).create_new(true).open(self.path(id, false))?;
         sync_dir(&self.dir)?;
         Ok(self.appendable(id, file))
     }
 
     fn reopen(&self, id: PackId, len: u64) -> io::Result<Arc<dyn AppendPack>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(self.path(id, false))?;
+        let file = OpenOptions::new().read(true).write(true).open(self.path(id, false))?;
         if file.metadata()?.len() != len {
             file.set_len(len)?;
             file.sync_all()?;

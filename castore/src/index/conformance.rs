@@ -38,12 +38,7 @@ fn absent_keys_have_no_value(index: &impl Index) {
     assert_eq!(value(index, b"nothing"), None);
     put(index, &[(b"a", b"1"), (b"c", b"3")]);
     let many = index.get_many(&[b"c", b"b", b"a", b"a"]);
-    let expected = vec![
-        Some(b"3".to_vec()),
-        None,
-        Some(b"1".to_vec()),
-        Some(b"1".to_vec()),
-    ];
+    let expected = vec![Some(b"3".to_vec()), None, Some(b"1".to_vec()), Some(b"1".to_vec())];
     assert_eq!(many.ok(), Some(expected));
     assert_eq!(index.get_many(&[]).ok(), Some(vec![]));
 }
@@ -52,9 +47,7 @@ fn a_batch_is_all_or_nothing(index: &impl Index) {
     put(index, &[(b"a", b"1")]);
     let mut batch = Batch::default();
     batch.put(*b"b", *b"2").remove(*b"a");
-    batch
-        .expect(*b"a", Some(b"1".to_vec()))
-        .expect(*b"z", Some(b"?".to_vec()));
+    batch.expect(*b"a", Some(b"1".to_vec())).expect(*b"z", Some(b"?".to_vec()));
     assert!(matches!(index.apply(&batch), Err(IndexError::Conflict)));
     assert_eq!(value(index, b"a"), Some(b"1".to_vec()));
     assert_eq!(value(index, b"b"), None);
@@ -75,20 +68,9 @@ fn the_last_change_to_a_key_wins(index: &impl Index) {
 }
 
 fn scans_are_ordered_bounded_and_resumable(index: &impl Index) {
-    put(
-        index,
-        &[
-            (b"b/2", b""),
-            (b"b/", b""),
-            (b"b/10", b""),
-            (b"a", b""),
-            (b"c", b""),
-        ],
-    );
+    put(index, &[(b"b/2", b""), (b"b/", b""), (b"b/10", b""), (b"a", b""), (b"c", b"")]);
     put(index, &[(b"b/\xff\xff", b""), (b"b0", b"")]);
-    let all: Vec<Vec<u8>> = [&b"b/"[..], b"b/10", b"b/2", b"b/\xff\xff"]
-        .map(Vec::from)
-        .to_vec();
+    let all: Vec<Vec<u8>> = [&b"b/"[..], b"b/10", b"b/2", b"b/\xff\xff"].map(Vec::from).to_vec();
     assert_eq!(scan(index, b"b/", None, 100), all);
     assert_eq!(scan(index, b"b/", None, 2), all[..2]);
     assert_eq!(scan(index, b"b/", Some(b"b/10"), 100), all[2..]);
@@ -114,9 +96,7 @@ fn of_racing_batches_one_wins(index: &impl Index) {
                     let mut wins = 0;
                     for round in 0u8..20 {
                         let mut batch = Batch::default();
-                        batch
-                            .put([b'r', round], [racer])
-                            .expect([b'r', round], None);
+                        batch.put([b'r', round], [racer]).expect([b'r', round], None);
                         match index.apply(&batch) {
                             Ok(()) => wins += 1,
                             Err(IndexError::Conflict) => {}
@@ -127,10 +107,7 @@ fn of_racing_batches_one_wins(index: &impl Index) {
                 })
             })
             .collect();
-        racers
-            .into_iter()
-            .map(|racer| racer.join().unwrap_or(0))
-            .sum()
+        racers.into_iter().map(|racer| racer.join().unwrap_or(0)).sum()
     });
     assert_eq!(wins, 20, "each round has one winner");
 }

@@ -20,34 +20,20 @@ pub struct SledIndex {
 }
 
 fn engine(source: impl std::error::Error + Send + Sync + 'static) -> IndexError {
-    IndexError::Engine {
-        engine: "sled",
-        source: Box::new(source),
-    }
+    IndexError::Engine { engine: "sled", source: Box::new(source) }
 }
 
 impl SledIndex {
     /// Opens or makes the index in `dir`.
     pub fn open(dir: &Path) -> Result<Self, IndexError> {
-        let config = ::sled::Config::new()
-            .path(dir)
-            .cache_capacity(CACHE)
-            .mode(Mode::LowSpace);
-        Ok(Self {
-            db: config.open().map_err(engine)?,
-        })
+        let config = ::sled::Config::new().path(dir).cache_capacity(CACHE).mode(Mode::LowSpace);
+        Ok(Self { db: config.open().map_err(engine)? })
     }
 }
 
 impl Index for SledIndex {
     fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, IndexError> {
-        let value = |key: &&[u8]| {
-            Ok(self
-                .db
-                .get(key)
-                .map_err(engine)?
-                .map(|value| value.to_vec()))
-        };
+        let value = |key: &&[u8]| Ok(self.db.get(key).map_err(engine)?.map(|value| value.to_vec()));
         keys.iter().map(value).collect()
     }
 
@@ -71,11 +57,8 @@ impl Index for SledIndex {
 
     fn apply(&self, batch: &Batch) -> Result<(), IndexError> {
         // sled applies the last of several changes to a key in no promised order.
-        let last: HashMap<&[u8], &Option<Vec<u8>>> = batch
-            .change
-            .iter()
-            .map(|(key, value)| (&key[..], value))
-            .collect();
+        let last: HashMap<&[u8], &Option<Vec<u8>>> =
+            batch.change.iter().map(|(key, value)| (&key[..], value)).collect();
         let outcome = self.db.transaction(|tree| {
             for (key, expected) in &batch.expect {
                 if tree.get(key)?.as_deref() != expected.as_deref() {

@@ -19,9 +19,7 @@ impl Filter {
     /// An empty filter sized for `keys`.
     pub fn for_keys(keys: usize) -> Self {
         let blocks = (keys * BITS_PER_KEY).div_ceil(BLOCK * 64).max(1);
-        Self {
-            words: vec![0; blocks * BLOCK],
-        }
+        Self { words: vec![0; blocks * BLOCK] }
     }
 
     /// A filter from its words, if they are whole blocks.
@@ -51,10 +49,7 @@ impl Filter {
         };
         let blocks = (self.words.len() / BLOCK) as u64;
         let block = ((u128::from(word(8)) * u128::from(blocks)) >> 64) as usize;
-        (
-            block * BLOCK,
-            word(16) ^ (kind as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15),
-        )
+        (block * BLOCK, word(16) ^ (kind as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
     /// Adds a key.
@@ -91,9 +86,8 @@ mod tests {
         let mut filter = Filter::for_keys(10_000);
         (0..10_000).for_each(|n| filter.insert(&digest(n), Kind::Chunk));
         assert!((0..10_000).all(|n| filter.may_contain(&digest(n), Kind::Chunk)));
-        let alarms = (10_000..30_000)
-            .filter(|&n| filter.may_contain(&digest(n), Kind::Chunk))
-            .count();
+        let alarms =
+            (10_000..30_000).filter(|&n| filter.may_contain(&digest(n), Kind::Chunk)).count();
         assert!(alarms < 400, "{alarms} false alarms in 20000");
     }
 }

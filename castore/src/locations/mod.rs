@@ -45,20 +45,8 @@ pub struct Location {
 impl Location {
     /// The location that a row gives, in the pack of that slot.
     pub fn of(row: &Row, pack: u32) -> Self {
-        let Row {
-            kind,
-            offset,
-            stored,
-            plain,
-            ..
-        } = *row;
-        Self {
-            pack,
-            kind,
-            offset,
-            stored,
-            plain,
-        }
+        let Row { kind, offset, stored, plain, .. } = *row;
+        Self { pack, kind, offset, stored, plain }
     }
 }
 
@@ -103,19 +91,13 @@ impl Locations {
         let mut covered = HashSet::new();
         let mut open = Vec::new();
         for (segment, path) in found {
-            let fresh: Vec<u32> = segment
-                .packs()
-                .filter(|slot| !covered.contains(slot))
-                .collect();
+            let fresh: Vec<u32> = segment.packs().filter(|slot| !covered.contains(slot)).collect();
             if fresh.is_empty() {
                 fs::remove_file(&path)?;
                 continue;
             }
             covered.extend(fresh);
-            open.push(Open {
-                segment: Arc::new(segment),
-                path: Some(path),
-            });
+            open.push(Open { segment: Arc::new(segment), path: Some(path) });
         }
         let segments = open.iter().map(|open| open.segment.clone()).collect();
         Ok(Self {
@@ -130,10 +112,7 @@ impl Locations {
     /// The slots of the packs that some segment covers.
     pub fn covered(&self) -> HashSet<u32> {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
-        segments
-            .iter()
-            .flat_map(|segment| segment.packs().collect::<Vec<_>>())
-            .collect()
+        segments.iter().flat_map(|segment| segment.packs().collect::<Vec<_>>()).collect()
     }
 
     /// Where the record lies.
@@ -157,30 +136,19 @@ impl Locations {
     pub fn add_recent(&self, slot: u32, rows: &[Row]) {
         let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
         for row in rows {
-            recent
-                .entry(row.key())
-                .or_insert_with(|| Location::of(row, slot));
+            recent.entry(row.key()).or_insert_with(|| Location::of(row, slot));
         }
     }
 
     /// A pack was sealed: from here on its footer answers for its rows, which are sorted.
     pub fn add_footer(&self, slot: u32, rows_at: u64, rows: &[Row]) -> io::Result<()> {
         let segment = Arc::new(Segment::of_footer(slot, rows_at, rows));
-        let mut open = self
-            .maintenance
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        open.push(Open {
-            segment,
-            path: None,
-        });
+        let mut open = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
+        open.push(Open { segment, path: None });
         self.publish(&open);
         let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
         for row in rows {
-            if recent
-                .get(&row.key())
-                .is_some_and(|location| location.pack == slot)
-            {
+            if recent.get(&row.key()).is_some_and(|location| location.pack == slot) {
                 recent.remove(&row.key());
             }
         }
@@ -190,10 +158,7 @@ impl Locations {
 
     fn publish(&self, open: &[Open]) {
         let segments = open.iter().map(|open| open.segment.clone()).collect();
-        *self
-            .segments
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = segments;
+        *self.segments.write().unwrap_or_else(PoisonError::into_inner) = segments;
     }
 
     /// Merges as long as some size class holds too many segments.
@@ -219,13 +184,7 @@ impl Locations {
             }
             // Older segments come first: a lookup starts with the newest.
             let first = members.first().copied().unwrap_or(0).min(open.len());
-            open.insert(
-                first,
-                Open {
-                    segment: Arc::new(merged),
-                    path: Some(path),
-                },
-            );
+            open.insert(first, Open { segment: Arc::new(merged), path: Some(path) });
             self.publish(open);
             for path in obsolete {
                 fs::remove_file(path)?;

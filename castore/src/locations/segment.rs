@@ -57,12 +57,8 @@ impl Segment {
     /// The segment that a sealed pack's footer is. `rows` are the footer's, sorted.
     pub fn of_footer(slot: u32, rows_at: u64, rows: &[Row]) -> Self {
         let mut filter = Filter::for_keys(rows.len());
-        rows.iter()
-            .for_each(|row| filter.insert(&row.digest, row.kind));
-        let samples = rows
-            .iter()
-            .step_by(SAMPLE_EVERY as usize)
-            .map(|row| row.digest.prefix());
+        rows.iter().for_each(|row| filter.insert(&row.digest, row.kind));
+        let samples = rows.iter().step_by(SAMPLE_EVERY as usize).map(|row| row.digest.prefix());
         Self {
             rows: Rows::Footer(slot),
             rows_at,
@@ -110,9 +106,7 @@ impl Segment {
             return Ok(None);
         }
         // Equal prefixes may span samples: start one before the first that is not smaller.
-        let sample = self
-            .samples
-            .partition_point(|&sample| sample < digest.prefix());
+        let sample = self.samples.partition_point(|&sample| sample < digest.prefix());
         let mut first = (sample.saturating_sub(1) as u64) * SAMPLE_EVERY;
         while first < self.count {
             let block = self.read(packs, first, SAMPLE_EVERY.min(self.count - first))?;
@@ -125,11 +119,7 @@ impl Segment {
             let (mut low, mut high) = (0, count);
             while low < high {
                 let middle = (low + high) / 2;
-                if key(middle) < wanted {
-                    low = middle + 1
-                } else {
-                    high = middle
-                }
+                if key(middle) < wanted { low = middle + 1 } else { high = middle }
             }
             // The same key may have several rows: a compacted pack and the one it replaces.
             for at in low..count {
@@ -151,27 +141,17 @@ impl Segment {
     pub fn open(path: &Path, packs: &Packs) -> io::Result<Self> {
         let file = File::open(path)?;
         let len = file.metadata()?.len();
-        let tail_at = len
-            .checked_sub(TRAILER as u64)
-            .ok_or_else(|| invalid("too short"))?;
+        let tail_at = len.checked_sub(TRAILER as u64).ok_or_else(|| invalid("too short"))?;
         let mut trailer = [0; TRAILER];
         file.read_exact_at(&mut trailer, tail_at)?;
         let number = |at: usize| {
-            trailer[8 * at..8 * at + 8]
-                .iter()
-                .rev()
-                .fold(0u64, |n, &byte| n << 8 | u64::from(byte))
+            trailer[8 * at..8 * at + 8].iter().rev().fold(0u64, |n, &byte| n << 8 | u64::from(byte))
         };
         let (rows, ids, samples, words) = (number(1), number(2), number(3), number(4));
-        let lengths = [
-            (rows, ROW_LEN as u64),
-            (ids, PackId::LEN as u64),
-            (samples, 8),
-            (words, 8),
-        ];
-        let total = lengths.iter().try_fold(TRAILER as u64, |sum, (n, each)| {
-            sum.checked_add(n.checked_mul(*each)?)
-        });
+        let lengths = [(rows, ROW_LEN as u64), (ids, PackId::LEN as u64), (samples, 8), (words, 8)];
+        let total = lengths
+            .iter()
+            .try_fold(TRAILER as u64, |sum, (n, each)| sum.checked_add(n.checked_mul(*each)?));
         if &trailer[..8] != TAG || total != Some(len) {
             return Err(invalid("not a segment, or cut short"));
         }
@@ -187,25 +167,14 @@ impl Segment {
             bytes.copy_from_slice(id);
             packs.slot_of(PackId::from_bytes(bytes))
         });
-        let word = |bytes: &[u8]| {
-            bytes
-                .iter()
-                .rev()
-                .fold(0u64, |n, &byte| n << 8 | u64::from(byte))
-        };
+        let word =
+            |bytes: &[u8]| bytes.iter().rev().fold(0u64, |n, &byte| n << 8 | u64::from(byte));
         let mut numbers = rest.chunks_exact(8).map(word);
         let packs = slots.collect();
         let samples = numbers.by_ref().take(samples as usize).collect();
         let filter =
             Filter::from_words(numbers.collect()).ok_or_else(|| invalid("it has no filter"))?;
-        Ok(Self {
-            rows: Rows::File(file),
-            rows_at: 0,
-            count: rows,
-            packs,
-            samples,
-            filter,
-        })
+        Ok(Self { rows: Rows::File(file), rows_at: 0, count: rows, packs, samples, filter })
     }
 
     /// Merges segments into a new file at `path`, leaving out rows of packs that are gone.
@@ -224,9 +193,7 @@ impl Segment {
             let mut least: Option<(usize, Row)> = None;
             for (at, cursor) in cursors.iter_mut().enumerate() {
                 if let Some(row) = cursor.peek(packs)?
-                    && least
-                        .as_ref()
-                        .is_none_or(|(_, least)| row.key() < least.key())
+                    && least.as_ref().is_none_or(|(_, least)| row.key() < least.key())
                 {
                     least = Some((at, row));
                 }
@@ -258,12 +225,7 @@ impl Segment {
         }
         out.write_all(&tables)?;
         out.write_all(TAG)?;
-        let counts = [
-            count,
-            slots.len() as u64,
-            samples.len() as u64,
-            filter.words().len() as u64,
-        ];
+        let counts = [count, slots.len() as u64, samples.len() as u64, filter.words().len() as u64];
         for number in counts.into_iter().chain([checksum(&tables)]) {
             out.write_all(&number.to_le_bytes())?;
         }
@@ -285,12 +247,7 @@ struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     fn new(segment: &'a Segment) -> Self {
-        Self {
-            segment,
-            next: 0,
-            window: Vec::new(),
-            window_at: 0,
-        }
+        Self { segment, next: 0, window: Vec::new(), window_at: 0 }
     }
 
     fn peek(&mut self, packs: &Packs) -> io::Result<Option<Row>> {
@@ -304,7 +261,6 @@ impl<'a> Cursor<'a> {
         }
         let at = (self.next - self.window_at) as usize * ROW_LEN;
         let row = Row::parse(&self.window[at..at + ROW_LEN]);
-        row.map(Some)
-            .ok_or_else(|| invalid("a row of a segment is damaged"))
+        row.map(Some).ok_or_else(|| invalid("a row of a segment is damaged"))
     }
 }

@@ -103,13 +103,7 @@ impl RecordHeader {
     /// Makes the header for `frames`, which decode to `plain` bytes.
     pub fn seal(kind: Kind, digest: Digest, plain: u64, frames: &[u8]) -> Option<Self> {
         let stored = u32::try_from(frames.len()).ok()?;
-        let mut header = Self {
-            kind,
-            digest,
-            plain,
-            stored,
-            checksum: 0,
-        };
+        let mut header = Self { kind, digest, plain, stored, checksum: 0 };
         header.checksum = header.expected_checksum(frames);
         Some(header)
     }
@@ -197,15 +191,9 @@ impl Footer {
         let mut out = [0; TRAILER_LEN];
         frame_start(&mut out, 48);
         out[8] = VERSION;
-        for (at, number) in [
-            self.rows_at,
-            self.rows,
-            self.facts,
-            self.last_sequence,
-            self.checksum,
-        ]
-        .into_iter()
-        .enumerate()
+        for (at, number) in [self.rows_at, self.rows, self.facts, self.last_sequence, self.checksum]
+            .into_iter()
+            .enumerate()
         {
             out[16 + 8 * at..24 + 8 * at].copy_from_slice(&number.to_le_bytes());
         }
@@ -229,10 +217,7 @@ impl Footer {
             checksum: u64_at(trailer, 48)?,
         };
         let bytes = footer.rows.checked_mul(ROW_LEN as u64)?;
-        let end = footer
-            .rows_at
-            .checked_add(bytes)?
-            .checked_add(TRAILER_LEN as u64)?;
+        let end = footer.rows_at.checked_add(bytes)?.checked_add(TRAILER_LEN as u64)?;
         (end == len).then_some(footer)
     }
 

@@ -53,9 +53,7 @@ impl FrameEncoder {
     fn append_frame(&mut self, out: &mut Vec<u8>, plain: &[u8]) -> std::io::Result<()> {
         let start = out.len();
         out.resize(start + zstd_safe::compress_bound(plain.len()), 0);
-        let length = self
-            .compressor
-            .compress_to_buffer(plain, &mut out[start..])?;
+        let length = self.compressor.compress_to_buffer(plain, &mut out[start..])?;
         out.truncate(start + length);
         if length + plain.len() / WORTHWHILE >= plain.len() {
             out.truncate(start);
@@ -91,9 +89,7 @@ pub struct FrameDecoder {
 impl FrameDecoder {
     /// A decoder.
     pub fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            decompressor: Decompressor::new()?,
-        })
+        Ok(Self { decompressor: Decompressor::new()? })
     }
 
     /// Appends the `plain` bytes that `frames` hold to `out`; anything else is an error, and leaves
@@ -106,9 +102,7 @@ impl FrameDecoder {
     ) -> std::io::Result<()> {
         let start = out.len();
         out.resize(start + plain, 0);
-        let decoded = self
-            .decompressor
-            .decompress_to_buffer(frames, &mut out[start..]);
+        let decoded = self.decompressor.decompress_to_buffer(frames, &mut out[start..]);
         if matches!(decoded, Ok(length) if length == plain) {
             return Ok(());
         }
@@ -136,17 +130,10 @@ mod tests {
         blake3::Hasher::new().finalize_xof().fill(&mut noise);
         let (mut encoder, mut decoder) =
             (FrameEncoder::new().unwrap(), FrameDecoder::new().unwrap());
-        for plain in [
-            vec![],
-            vec![7],
-            vec![b'x'; 300_000],
-            noise[..100].to_vec(),
-            noise,
-        ] {
+        for plain in [vec![], vec![7], vec![b'x'; 300_000], noise[..100].to_vec(), noise] {
             let mut record = Vec::new();
-            let header = encoder
-                .append(&mut record, Kind::Chunk, Digest::of(&plain), &plain)
-                .unwrap();
+            let header =
+                encoder.append(&mut record, Kind::Chunk, Digest::of(&plain), &plain).unwrap();
             assert_eq!(RecordHeader::parse(&record), Some(header));
             let frames = &record[HEADER_LEN..];
             assert_eq!(header.expected_checksum(frames), header.checksum);

@@ -51,9 +51,7 @@ impl FromStr for PackId {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let valid = text.len() == 2 * Self::LEN
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+            && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         u128::from_str_radix(text, 16)
             .ok()
             .filter(|_| valid)

@@ -36,11 +36,7 @@ pub fn recover(
     if head != start(id) {
         return Ok(None);
     }
-    let mut found = Recovered {
-        rows: Vec::new(),
-        end: START_LEN as u64,
-        sealed: false,
-    };
+    let mut found = Recovered { rows: Vec::new(), end: START_LEN as u64, sealed: false };
     let (mut window, mut window_at) = (Vec::new(), 0u64);
     loop {
         // Slides the window so that it holds `want` bytes from the end of the last record.

@@ -83,11 +83,7 @@ mod tests {
             stored: 9,
             plain: 10,
         };
-        let mut rows = vec![
-            row(Kind::Tree, b"a"),
-            row(Kind::Chunk, b"a"),
-            row(Kind::Chunk, b"b"),
-        ];
+        let mut rows = vec![row(Kind::Tree, b"a"), row(Kind::Chunk, b"a"), row(Kind::Chunk, b"b")];
         let mut encoded: Vec<Vec<u8>> = rows
             .iter()
             .map(|row| {
@@ -98,10 +94,7 @@ mod tests {
             .collect();
         rows.sort_by_key(Row::key);
         encoded.sort();
-        let parsed: Vec<Row> = encoded
-            .iter()
-            .map(|bytes| Row::parse(bytes).unwrap())
-            .collect();
+        let parsed: Vec<Row> = encoded.iter().map(|bytes| Row::parse(bytes).unwrap()).collect();
         assert_eq!(parsed, rows);
     }
 }

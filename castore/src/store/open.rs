@@ -55,28 +55,17 @@ pub struct Options<'a> {
 impl Options<'_> {
     /// The usual options, with somebody to tell how it goes.
     pub fn new(progress: &mut dyn FnMut(OpenProgress)) -> Options<'_> {
-        Options {
-            pack_target: PACK_TARGET,
-            threads: 0,
-            progress,
-        }
+        Options { pack_target: PACK_TARGET, threads: 0, progress }
     }
 }
 
 fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
-    move |source| StoreError::File {
-        what,
-        path: path.to_owned(),
-        source,
-    }
+    move |source| StoreError::File { what, path: path.to_owned(), source }
 }
 
 /// The kernel's name for the time since the machine was last started.
 fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 pub(super) fn mark_closed(mark: &Path) -> io::Result<()> {
@@ -130,22 +119,14 @@ impl Store {
         for leftover in &leftovers {
             locations.add_recent(leftover.slot, &leftover.rows);
             let facts = leftover.rows.iter().filter(|row| row.kind == Kind::Facts);
-            replay.extend(facts.map(|row| FactAt {
-                slot: leftover.slot,
-                row: *row,
-            }));
+            replay.extend(facts.map(|row| FactAt { slot: leftover.slot, row: *row }));
         }
         let last = replay_facts(&packs, &*index, applied, &replay, progress)?;
         for leftover in &mut leftovers {
             leftover.last_sequence = last;
         }
-        let log = Log::open(
-            backend,
-            packs.clone(),
-            locations.clone(),
-            options.pack_target,
-            leftovers,
-        )?;
+        let log =
+            Log::open(backend, packs.clone(), locations.clone(), options.pack_target, leftovers)?;
         let log = Arc::new(log);
         let facts = Facts::open(index.clone(), log.clone())?;
         Ok(Arc::new(Self {
@@ -164,11 +145,7 @@ impl Store {
 
 fn lock(dir: &Path) -> Result<File, StoreError> {
     let path = dir.join("lock");
-    let options = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .to_owned();
+    let options = File::options().create(true).truncate(false).write(true).to_owned();
     let file = options.open(&path).map_err(at("cannot open", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -222,11 +199,7 @@ fn find_packs(
         let len = pack.len().map_err(io_in(id))?;
         if listed.sealed {
             let footer = read_footer(id, &*pack, len)?;
-            sealed.push(Sealed {
-                id,
-                slot: packs.add(id, true, None),
-                footer,
-            });
+            sealed.push(Sealed { id, slot: packs.add(id, true, None), footer });
             continue;
         }
         let found = recover(id, len, |offset, buffer| pack.read_at(offset, buffer));
@@ -244,13 +217,7 @@ fn find_packs(
         pack.sync().map_err(io_in(id))?;
         let slot = packs.add(id, false, Some(pack.clone()));
         let (end, rows) = (found.end, found.rows);
-        leftovers.push(Leftover {
-            slot,
-            pack,
-            end,
-            rows,
-            last_sequence: 0,
-        });
+        leftovers.push(Leftover { slot, pack, end, rows, last_sequence: 0 });
     }
     leftovers.sort_by_key(|leftover| std::cmp::Reverse(leftover.end));
     Ok((sealed, leftovers))
@@ -267,9 +234,7 @@ fn read_footer(id: PackId, pack: &dyn ReadPack, len: u64) -> Result<Footer, Pack
 fn footer_rows(packs: &Packs, pack: &Sealed) -> Result<Vec<Row>, PackError> {
     let mut bytes = vec![0; pack.footer.rows as usize * ROW_LEN];
     let reader = packs.get(pack.slot).map_err(io_in(pack.id))?;
-    reader
-        .read_at(pack.footer.rows_at, &mut bytes)
-        .map_err(io_in(pack.id))?;
+    reader.read_at(pack.footer.rows_at, &mut bytes).map_err(io_in(pack.id))?;
     if !pack.footer.matches(&bytes) {
         return Err(damaged(
             pack.id,
@@ -277,17 +242,8 @@ fn footer_rows(packs: &Packs, pack: &Sealed) -> Result<Vec<Row>, PackError> {
             "its footer does not match its checksum",
         ));
     }
-    let rows = bytes
-        .chunks_exact(ROW_LEN)
-        .map(Row::parse)
-        .collect::<Option<Vec<Row>>>();
-    rows.ok_or_else(|| {
-        damaged(
-            pack.id,
-            pack.footer.rows_at,
-            "its footer has an unknown kind",
-        )
-    })
+    let rows = bytes.chunks_exact(ROW_LEN).map(Row::parse).collect::<Option<Vec<Row>>>();
+    rows.ok_or_else(|| damaged(pack.id, pack.footer.rows_at, "its footer has an unknown kind"))
 }
 
 /// Reads the footers that no segment covers yet, and finds the facts the index has not seen.
@@ -301,19 +257,14 @@ fn load_footers(
 ) -> Result<(), StoreError> {
     let covered = locations.covered();
     let news = |pack: &Sealed| pack.footer.facts > 0 && pack.footer.last_sequence > applied;
-    let wanted: Vec<&Sealed> = sealed
-        .iter()
-        .filter(|pack| !covered.contains(&pack.slot) || news(pack))
-        .collect();
+    let wanted: Vec<&Sealed> =
+        sealed.iter().filter(|pack| !covered.contains(&pack.slot) || news(pack)).collect();
     let total = wanted.len() as u64;
     for (done, pack) in (1..).zip(wanted) {
         let rows = footer_rows(packs, pack)?;
         if news(pack) {
             let facts = rows.iter().filter(|row| row.kind == Kind::Facts);
-            replay.extend(facts.map(|row| FactAt {
-                slot: pack.slot,
-                row: *row,
-            }));
+            replay.extend(facts.map(|row| FactAt { slot: pack.slot, row: *row }));
         }
         if !covered.contains(&pack.slot) {
             locations.add_footer(pack.slot, pack.footer.rows_at, &rows)?;
@@ -336,9 +287,7 @@ fn replay_facts(
         let id = packs.id_of(fact.slot)?;
         let mut record = vec![0; HEADER_LEN + fact.row.stored as usize];
         let reader = packs.get(fact.slot).map_err(io_in(id))?;
-        reader
-            .read_at(fact.row.offset, &mut record)
-            .map_err(io_in(id))?;
+        reader.read_at(fact.row.offset, &mut record).map_err(io_in(id))?;
         let header = RecordHeader::parse(&record);
         let sound = |h: &RecordHeader| h.expected_checksum(&record[HEADER_LEN..]) == h.checksum;
         if !header.as_ref().is_some_and(sound) {

@@ -26,11 +26,7 @@ impl Store {
 
     /// A reader of plain bytes.
     pub fn reader(self: &Arc<Self>) -> Result<Reader, StoreError> {
-        Ok(Reader {
-            store: self.clone(),
-            decoder: FrameDecoder::new()?,
-            stored: Vec::new(),
-        })
+        Ok(Reader { store: self.clone(), decoder: FrameDecoder::new()?, stored: Vec::new() })
     }
 
     /// The data frames of a record, appended to `out` as they lie in the pack, and checked.
@@ -43,13 +39,8 @@ impl Store {
         let start = out.len();
         out.resize(start + location.stored as usize, 0);
         let mut header = [0; HEADER_LEN];
-        let buffers = &mut [
-            IoSliceMut::new(&mut header),
-            IoSliceMut::new(&mut out[start..]),
-        ];
-        self.packs
-            .get(location.pack)?
-            .read_vectored_at(location.offset, buffers)?;
+        let buffers = &mut [IoSliceMut::new(&mut header), IoSliceMut::new(&mut out[start..])];
+        self.packs.get(location.pack)?.read_vectored_at(location.offset, buffers)?;
         check(digest, location, &header, &out[start..])
     }
 
@@ -70,18 +61,11 @@ impl Store {
             return Ok(tree);
         }
         let kind = Kind::Tree;
-        let missing = StoreError::Missing {
-            kind,
-            digest: *digest,
-        };
+        let missing = StoreError::Missing { kind, digest: *digest };
         let bytes = self.record(kind, digest)?.ok_or(missing)?;
         if Digest::of(&bytes) != *digest {
             let what = "its bytes have another digest".to_owned();
-            return Err(StoreError::Damaged {
-                kind,
-                digest: *digest,
-                what,
-            });
+            return Err(StoreError::Damaged { kind, digest: *digest, what });
         }
         let tree = Arc::new(Tree::decode(&bytes)?);
         self.trees.insert(*digest, tree.clone());
@@ -106,22 +90,12 @@ impl Store {
         }
         let Some(expected) = tree.list_of(blob) else {
             let size = u32::try_from(size).unwrap_or(u32::MAX);
-            return Ok(vec![ChunkRef {
-                digest: *blob,
-                size,
-                patches: Vec::new(),
-            }]);
+            return Ok(vec![ChunkRef { digest: *blob, size, patches: Vec::new() }]);
         };
         let kind = Kind::ChunkList;
-        let damaged = |what: &str| StoreError::Damaged {
-            kind,
-            digest: *blob,
-            what: what.to_owned(),
-        };
-        let missing = StoreError::Missing {
-            kind,
-            digest: *blob,
-        };
+        let damaged =
+            |what: &str| StoreError::Damaged { kind, digest: *blob, what: what.to_owned() };
+        let missing = StoreError::Missing { kind, digest: *blob };
         let bytes = self.record(kind, blob)?.ok_or(missing)?;
         if Digest::of(&bytes) != expected {
             return Err(damaged("it is not the list that the tree names"));
@@ -144,10 +118,7 @@ impl Store {
         let mut first = 0;
         while first < records.len() {
             let next = run_length(&records[first..]);
-            self.read_run(
-                &records[first..first + next],
-                &mut buffers[first..first + next],
-            )?;
+            self.read_run(&records[first..first + next], &mut buffers[first..first + next])?;
             first += next;
         }
         Ok(())
@@ -187,17 +158,10 @@ impl Store {
             }
             end = location.offset + (HEADER_LEN + location.stored as usize) as u64;
         }
-        self.packs
-            .get(start.pack)?
-            .read_vectored_at(start.offset, &mut slices)?;
+        self.packs.get(start.pack)?.read_vectored_at(start.offset, &mut slices)?;
         drop(slices);
         for (((digest, location), header), buffer) in records.iter().zip(&headers).zip(buffers) {
-            check(
-                digest,
-                location,
-                header,
-                buffer.as_deref().unwrap_or_default(),
-            )?;
+            check(digest, location, header, buffer.as_deref().unwrap_or_default())?;
         }
         Ok(())
     }
@@ -221,11 +185,7 @@ fn check(
     frames: &[u8],
 ) -> Result<(), StoreError> {
     let kind = location.kind;
-    let damaged = |what: &str| StoreError::Damaged {
-        kind,
-        digest: *digest,
-        what: what.to_owned(),
-    };
+    let damaged = |what: &str| StoreError::Damaged { kind, digest: *digest, what: what.to_owned() };
     let header = RecordHeader::parse(header).ok_or_else(|| damaged("its header is not one"))?;
     if header.digest != *digest || header.kind != kind || header.stored != location.stored {
         return Err(damaged("another record lies in its place"));
@@ -240,23 +200,16 @@ impl Reader {
     /// Appends the plain bytes of a chunk, patched and checked against its digest.
     pub fn append_chunk(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), StoreError> {
         let (kind, digest) = (Kind::Chunk, chunk.digest);
-        let damaged = |what: &str| StoreError::Damaged {
-            kind,
-            digest,
-            what: what.to_owned(),
-        };
-        let location = self
-            .store
-            .locate(kind, &digest)?
-            .ok_or(StoreError::Missing { kind, digest })?;
+        let damaged = |what: &str| StoreError::Damaged { kind, digest, what: what.to_owned() };
+        let location =
+            self.store.locate(kind, &digest)?.ok_or(StoreError::Missing { kind, digest })?;
         if location.plain != chunk.size {
             return Err(damaged("it has not the length that its list gives"));
         }
         self.stored.clear();
         self.store.stored(&digest, &location, &mut self.stored)?;
         let start = out.len();
-        self.decoder
-            .append(out, &self.stored, chunk.size as usize)?;
+        self.decoder.append(out, &self.stored, chunk.size as usize)?;
         if Digest::of(&out[start..]) != digest {
             out.truncate(start);
             return Err(damaged("its bytes have another digest"));

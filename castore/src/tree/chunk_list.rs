@@ -41,9 +41,7 @@ pub struct ChunkList {
 impl ChunkList {
     /// The blob's length in bytes; `None` beyond 64 bits.
     pub fn size(&self) -> Option<u64> {
-        self.chunks
-            .iter()
-            .try_fold(0u64, |sum, chunk| sum.checked_add(chunk.size.into()))
+        self.chunks.iter().try_fold(0u64, |sum, chunk| sum.checked_add(chunk.size.into()))
     }
 
     /// The encoding, whose digest is what a tree refers to.
@@ -54,34 +52,23 @@ impl ChunkList {
             patches: chunk
                 .patches
                 .iter()
-                .map(|patch| wire::Patch {
-                    offset: patch.offset,
-                    hash: patch.hash.to_vec(),
-                })
+                .map(|patch| wire::Patch { offset: patch.offset, hash: patch.hash.to_vec() })
                 .collect(),
         });
-        wire::ChunkList {
-            chunks: chunks.collect(),
-        }
-        .encode_to_vec()
+        wire::ChunkList { chunks: chunks.collect() }.encode_to_vec()
     }
 
     /// Reads what [`ChunkList::encode`] wrote; anything else is refused.
     pub fn decode(bytes: &[u8]) -> Result<Self, TreeError> {
-        let wire = wire::ChunkList::decode(bytes).map_err(|source| TreeError::Protobuf {
-            what: "a chunk list",
-            source,
-        })?;
+        let wire = wire::ChunkList::decode(bytes)
+            .map_err(|source| TreeError::Protobuf { what: "a chunk list", source })?;
         let chunks = wire.chunks.into_iter().map(|chunk| {
             let patches = chunk.patches.into_iter().map(|patch| {
                 let hash = patch
                     .hash
                     .try_into()
                     .map_err(|_| TreeError::Inconsistent("a patch has not 20 bytes"))?;
-                Ok(Patch {
-                    offset: patch.offset,
-                    hash,
-                })
+                Ok(Patch { offset: patch.offset, hash })
             });
             Ok(ChunkRef {
                 digest: digest_field(&chunk.digest)?,
@@ -89,9 +76,7 @@ impl ChunkList {
                 patches: patches.collect::<Result<_, TreeError>>()?,
             })
         });
-        let list = Self {
-            chunks: chunks.collect::<Result<_, TreeError>>()?,
-        };
+        let list = Self { chunks: chunks.collect::<Result<_, TreeError>>()? };
         if list.encode() != bytes {
             return Err(TreeError::NotCanonical("a chunk list"));
         }
@@ -122,14 +107,9 @@ mod tests {
         let chunk = ChunkRef {
             digest: Digest::of(b"plain"),
             size: 30,
-            patches: vec![Patch {
-                offset: 4,
-                hash: [b'h'; 20],
-            }],
+            patches: vec![Patch { offset: 4, hash: [b'h'; 20] }],
         };
-        let list = ChunkList {
-            chunks: vec![chunk.clone()],
-        };
+        let list = ChunkList { chunks: vec![chunk.clone()] };
         assert_eq!(ChunkList::decode(&list.encode()).unwrap(), list);
         let mut plain = vec![b'.'; 30];
         chunk.apply_patches(&mut plain).unwrap();

@@ -38,10 +38,7 @@ impl Directory {
 
     /// The entry of that name.
     pub fn get(&self, name: &[u8]) -> Option<&Node> {
-        let at = self
-            .entries
-            .binary_search_by(|entry| entry.name.as_bytes().cmp(name))
-            .ok()?;
+        let at = self.entries.binary_search_by(|entry| entry.name.as_bytes().cmp(name)).ok()?;
         self.entries.get(at).map(|entry| &entry.node)
     }
 
@@ -67,20 +64,15 @@ impl Directory {
                     digest: digest.as_bytes().to_vec(),
                     size: *size,
                 }),
-                Node::File {
-                    digest,
-                    size,
-                    executable,
-                } => wire.files.push(wire::FileNode {
+                Node::File { digest, size, executable } => wire.files.push(wire::FileNode {
                     name,
                     digest: digest.as_bytes().to_vec(),
                     size: *size,
                     executable: *executable,
                 }),
-                Node::Symlink { target } => wire.symlinks.push(wire::SymlinkNode {
-                    name,
-                    target: target.as_bytes().to_vec(),
-                }),
+                Node::Symlink { target } => wire
+                    .symlinks
+                    .push(wire::SymlinkNode { name, target: target.as_bytes().to_vec() }),
             }
         }
         wire.encode_to_vec()
@@ -88,21 +80,13 @@ impl Directory {
 
     /// Reads a canonical encoding; anything else is refused.
     pub fn decode(bytes: &[u8]) -> Result<Self, TreeError> {
-        let wire = wire::Directory::decode(bytes).map_err(|source| TreeError::Protobuf {
-            what: "a directory",
-            source,
-        })?;
+        let wire = wire::Directory::decode(bytes)
+            .map_err(|source| TreeError::Protobuf { what: "a directory", source })?;
         let mut entries =
             Vec::with_capacity(wire.directories.len() + wire.files.len() + wire.symlinks.len());
         for d in &wire.directories {
-            let node = Node::Directory {
-                digest: digest_field(&d.digest)?,
-                size: d.size,
-            };
-            entries.push(Entry {
-                name: d.name.as_slice().try_into()?,
-                node,
-            });
+            let node = Node::Directory { digest: digest_field(&d.digest)?, size: d.size };
+            entries.push(Entry { name: d.name.as_slice().try_into()?, node });
         }
         for f in &wire.files {
             let node = Node::File {
@@ -110,10 +94,7 @@ impl Directory {
                 size: f.size,
                 executable: f.executable,
             };
-            entries.push(Entry {
-                name: f.name.as_slice().try_into()?,
-                node,
-            });
+            entries.push(Entry { name: f.name.as_slice().try_into()?, node });
         }
         for s in &wire.symlinks {
             let target: SymlinkTarget = s.target.as_slice().try_into()?;
@@ -135,13 +116,9 @@ impl Directory {
 
     /// The node that stands for this directory; `encoded` is its canonical encoding.
     pub(crate) fn node_for(&self, encoded: &[u8]) -> Result<Node, TreeError> {
-        let size = self.size().ok_or(TreeError::Inconsistent(
-            "a directory's size exceeds 64 bits",
-        ))?;
-        Ok(Node::Directory {
-            digest: Digest::of(encoded),
-            size,
-        })
+        let size =
+            self.size().ok_or(TreeError::Inconsistent("a directory's size exceeds 64 bits"))?;
+        Ok(Node::Directory { digest: Digest::of(encoded), size })
     }
 }
 
@@ -163,30 +140,10 @@ mod tests {
     #[test]
     fn the_encoding_is_that_of_the_published_schema() {
         let mut dir = Directory::default();
-        dir.push(
-            name("a"),
-            Node::Directory {
-                digest: Digest::of(b""),
-                size: 0,
-            },
-        )
-        .unwrap();
-        dir.push(
-            name("b"),
-            Node::File {
-                digest: Digest::of(b"x"),
-                size: 1,
-                executable: true,
-            },
-        )
-        .unwrap();
-        dir.push(
-            name("c"),
-            Node::Symlink {
-                target: b"/t"[..].try_into().unwrap(),
-            },
-        )
-        .unwrap();
+        dir.push(name("a"), Node::Directory { digest: Digest::of(b""), size: 0 }).unwrap();
+        dir.push(name("b"), Node::File { digest: Digest::of(b"x"), size: 1, executable: true })
+            .unwrap();
+        dir.push(name("c"), Node::Symlink { target: b"/t"[..].try_into().unwrap() }).unwrap();
         let mut expected = vec![0x0a, 3 + 34, 0x0a, 1, b'a', 0x12, 32];
         expected.extend_from_slice(Digest::of(b"").as_bytes());
         expected.extend([0x12, 3 + 34 + 4, 0x0a, 1, b'b', 0x12, 32]);
@@ -201,20 +158,13 @@ mod tests {
     #[test]
     fn disorder_and_strange_encodings_are_refused() {
         let mut dir = Directory::default();
-        let file = Node::File {
-            digest: Digest::of(b""),
-            size: 0,
-            executable: false,
-        };
+        let file = Node::File { digest: Digest::of(b""), size: 0, executable: false };
         dir.push(name("b"), file.clone()).unwrap();
         assert!(dir.push(name("a"), file.clone()).is_err());
         assert!(dir.push(name("b"), file).is_err());
         let mut padded = dir.encode();
         padded.extend([0x20, 1]); // an unknown field 4
-        assert!(matches!(
-            Directory::decode(&padded),
-            Err(TreeError::NotCanonical(_))
-        ));
+        assert!(matches!(Directory::decode(&padded), Err(TreeError::NotCanonical(_))));
         for bad in [&b""[..], b".", b"..", b"a/b", b"a\0"] {
             assert!(NodeName::try_from(bad).is_err());
         }

@@ -27,11 +27,7 @@ impl TryFrom<&[u8]> for NodeName {
             || name == b"."
             || name == b".."
             || name.iter().any(|&byte| byte == b'/' || byte == 0);
-        if bad {
-            Err(TreeError::Name(name.to_vec()))
-        } else {
-            Ok(Self(name.into()))
-        }
+        if bad { Err(TreeError::Name(name.to_vec())) } else { Ok(Self(name.into())) }
     }
 }
 
@@ -107,11 +103,7 @@ impl Node {
                 digest: digest.as_bytes().to_vec(),
                 size: *size,
             }),
-            Node::File {
-                digest,
-                size,
-                executable,
-            } => wire::NodeKind::File(wire::FileNode {
+            Node::File { digest, size, executable } => wire::NodeKind::File(wire::FileNode {
                 name,
                 digest: digest.as_bytes().to_vec(),
                 size: *size,
@@ -126,17 +118,10 @@ impl Node {
     }
 
     pub(super) fn from_wire(node: wire::Node) -> Result<Self, TreeError> {
-        let (name, node) = match node
-            .node
-            .ok_or(TreeError::Inconsistent("a node has no kind"))?
-        {
-            wire::NodeKind::Directory(d) => (
-                d.name,
-                Node::Directory {
-                    digest: digest_field(&d.digest)?,
-                    size: d.size,
-                },
-            ),
+        let (name, node) = match node.node.ok_or(TreeError::Inconsistent("a node has no kind"))? {
+            wire::NodeKind::Directory(d) => {
+                (d.name, Node::Directory { digest: digest_field(&d.digest)?, size: d.size })
+            }
             wire::NodeKind::File(f) => (
                 f.name,
                 Node::File {
@@ -145,18 +130,11 @@ impl Node {
                     executable: f.executable,
                 },
             ),
-            wire::NodeKind::Symlink(s) => (
-                s.name,
-                Node::Symlink {
-                    target: s.target.as_slice().try_into()?,
-                },
-            ),
+            wire::NodeKind::Symlink(s) => {
+                (s.name, Node::Symlink { target: s.target.as_slice().try_into()? })
+            }
         };
-        if name.is_empty() {
-            Ok(node)
-        } else {
-            Err(TreeError::Name(name))
-        }
+        if name.is_empty() { Ok(node) } else { Err(TreeError::Name(name)) }
     }
 
     /// The root node's canonical encoding, as it is kept in path infos.
@@ -166,11 +144,8 @@ impl Node {
 
     /// Reads what [`Node::encode`] wrote; anything else is refused.
     pub fn decode(bytes: &[u8]) -> Result<Self, TreeError> {
-        let wire: wire::Node =
-            prost::Message::decode(bytes).map_err(|source| TreeError::Protobuf {
-                what: "a node",
-                source,
-            })?;
+        let wire: wire::Node = prost::Message::decode(bytes)
+            .map_err(|source| TreeError::Protobuf { what: "a node", source })?;
         let node = Self::from_wire(wire)?;
         if node.encode() != bytes {
             return Err(TreeError::NotCanonical("a node"));

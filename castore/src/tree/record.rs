@@ -31,9 +31,7 @@ impl Tree {
 
     /// The directory of that digest, which a node of this tree named.
     pub fn directory(&self, digest: &Digest) -> Result<&Directory, TreeError> {
-        self.directories
-            .get(digest)
-            .ok_or(TreeError::MissingDirectory(*digest))
+        self.directories.get(digest).ok_or(TreeError::MissingDirectory(*digest))
     }
 
     /// The digest of the blob's chunk list; `None` when the blob is one chunk.
@@ -49,10 +47,7 @@ impl Tree {
     /// The node at `path`, `/`-separated and relative to the root; empty names the root.
     pub fn lookup(&self, path: &[u8]) -> Result<Option<&Node>, TreeError> {
         let mut node = &self.root;
-        for name in path
-            .split(|&byte| byte == b'/')
-            .filter(|name| !name.is_empty())
-        {
+        for name in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
             let Node::Directory { digest, .. } = node else {
                 return Ok(None);
             };
@@ -74,26 +69,18 @@ impl Tree {
             blob: blob.as_bytes().to_vec(),
             list: list.as_bytes().to_vec(),
         });
-        wire::Tree {
-            root: Some(root.to_wire()),
-            directories,
-            lists: lists.collect(),
-        }
-        .encode_to_vec()
+        wire::Tree { root: Some(root.to_wire()), directories, lists: lists.collect() }
+            .encode_to_vec()
     }
 
     /// Reads a tree record and checks that it is whole: every directory that is named is there,
     /// under its own digest and with its own size. Anything but the one record of its tree is
     /// refused.
     pub fn decode(bytes: &[u8]) -> Result<Self, TreeError> {
-        let wire = wire::Tree::decode(bytes).map_err(|source| TreeError::Protobuf {
-            what: "a tree",
-            source,
-        })?;
-        let root = Node::from_wire(
-            wire.root
-                .ok_or(TreeError::Inconsistent("a tree has no root"))?,
-        )?;
+        let wire = wire::Tree::decode(bytes)
+            .map_err(|source| TreeError::Protobuf { what: "a tree", source })?;
+        let root =
+            Node::from_wire(wire.root.ok_or(TreeError::Inconsistent("a tree has no root"))?)?;
         let mut lists = BTreeMap::new();
         for list in &wire.lists {
             lists.insert(digest_field(&list.blob)?, digest_field(&list.list)?);
@@ -104,9 +91,7 @@ impl Tree {
         let mut check = |directories: &HashMap<Digest, Directory>, node: &Node| match node {
             Node::Directory { digest, size } => match directories.get(digest) {
                 Some(directory) if directory.size() == Some(*size) => Ok(()),
-                Some(_) => Err(TreeError::Inconsistent(
-                    "a directory has not the size it is given",
-                )),
+                Some(_) => Err(TreeError::Inconsistent("a directory has not the size it is given")),
                 None => Err(TreeError::MissingDirectory(*digest)),
             },
             Node::File { digest, .. } => {
@@ -125,12 +110,7 @@ impl Tree {
             directories.insert(digest, directory);
         }
         check(&directories, &root)?;
-        let tree = Self {
-            root,
-            directories,
-            lists,
-            weight: bytes.len(),
-        };
+        let tree = Self { root, directories, lists, weight: bytes.len() };
         let canonical = unnamed_lists.is_empty()
             && order == tree.directories_in_order()
             && Self::encode_parts(&tree.root, wire.directories, &tree.lists) == bytes;
@@ -175,11 +155,7 @@ mod tests {
             (BTreeMap::new(), Directory::default(), Directory::default());
         let digest = Digest::of(b"blob");
         lists.insert(digest, Digest::of(b"list"));
-        let file = Node::File {
-            digest,
-            size: 9,
-            executable: false,
-        };
+        let file = Node::File { digest, size: 9, executable: false };
         inner.push(b"f"[..].try_into().unwrap(), file).unwrap();
         let empty = Directory::default();
         let nodes = [&inner, &empty].map(|below| below.node_for(&below.encode()).unwrap());
@@ -196,11 +172,8 @@ mod tests {
         let (root, directories, lists) = parts();
         let record = Tree::encode_parts(&root, directories.clone(), &lists);
         assert_eq!(*Tree::decode(&record).unwrap().root(), root);
-        let (mut swapped, mut twice, mut stray) = (
-            directories.clone(),
-            directories.clone(),
-            directories.clone(),
-        );
+        let (mut swapped, mut twice, mut stray) =
+            (directories.clone(), directories.clone(), directories.clone());
         swapped.swap(0, 1);
         twice.insert(1, directories[0].clone());
         let mut unnamed = Directory::default();
@@ -220,10 +193,7 @@ mod tests {
             padded,
         ] {
             let refused = Tree::decode(&wrong);
-            assert!(
-                matches!(refused, Err(TreeError::NotCanonical(_))),
-                "{refused:?}"
-            );
+            assert!(matches!(refused, Err(TreeError::NotCanonical(_))), "{refused:?}");
         }
     }
 }

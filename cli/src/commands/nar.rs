@@ -61,9 +61,7 @@ impl Nar {
 
 fn pack(path: &Path) -> Result<(), Failure> {
     if io::stdout().is_terminal() {
-        return Err(Failure::new(
-            "a NAR is not for reading: redirect stdout to a file",
-        ));
+        return Err(Failure::new("a NAR is not for reading: redirect stdout to a file"));
     }
     let mut writer = Writer::new(BufWriter::with_capacity(1 << 18, io::stdout().lock()));
     pack_node(&mut writer, b"", path)?;
@@ -76,9 +74,7 @@ fn pack_node(writer: &mut Writer<impl Write>, name: &[u8], path: &Path) -> Resul
     let metadata = fs::symlink_metadata(path).context(context)?;
     if metadata.is_symlink() {
         let target = fs::read_link(path).context(context)?;
-        writer
-            .symlink(name, target.as_os_str().as_bytes())
-            .context(context)
+        writer.symlink(name, target.as_os_str().as_bytes()).context(context)
     } else if metadata.is_dir() {
         let mut names = Vec::new();
         for entry in fs::read_dir(path).context(context)? {
@@ -93,15 +89,10 @@ fn pack_node(writer: &mut Writer<impl Write>, name: &[u8], path: &Path) -> Resul
     } else if metadata.is_file() {
         let mut file = File::open(path).context(context)?;
         let executable = metadata.permissions().mode() & 0o100 != 0;
-        writer
-            .file(name, executable, metadata.len(), &mut file)
-            .context(context)
+        writer.file(name, executable, metadata.len(), &mut file).context(context)
     } else {
         let kind = "only files, folders and symlinks can be in a NAR";
-        Err(Failure::new(format!(
-            "cannot pack {}: {kind}",
-            path.display()
-        )))
+        Err(Failure::new(format!("cannot pack {}: {kind}", path.display())))
     }
 }
 
@@ -114,22 +105,14 @@ fn open(path: &Path) -> Result<Reader<Box<dyn Read + Send>>, Failure> {
     };
     let mut source = BufReader::with_capacity(1 << 18, source);
     let first = io::BufRead::fill_buf(&mut source).context(context)?;
-    let by_name = path
-        .file_name()
-        .and_then(OsStr::to_str)
-        .and_then(Compression::from_file_name);
-    let compression = Compression::sniff(first)
-        .or(by_name)
-        .unwrap_or(Compression::None);
+    let by_name = path.file_name().and_then(OsStr::to_str).and_then(Compression::from_file_name);
+    let compression = Compression::sniff(first).or(by_name).unwrap_or(Compression::None);
     Ok(Reader::new(decoder(compression, source).context(context)?))
 }
 
 fn unpack(nar: &Path, to: &Path) -> Result<(), Failure> {
     if to.symlink_metadata().is_ok() {
-        return Err(Failure::new(format!(
-            "{} exists already: name a new path",
-            to.display()
-        )));
+        return Err(Failure::new(format!("{} exists already: name a new path", to.display())));
     }
     let mut reader = open(nar)?;
     let mut place = to.to_owned();
@@ -158,9 +141,7 @@ fn unpack(nar: &Path, to: &Path) -> Result<(), Failure> {
                 symlink(OsStr::from_bytes(target), &path)
                     .context(|| format!("cannot make {}", path.display()))?;
             }
-            Event::File {
-                name, executable, ..
-            } => {
+            Event::File { name, executable, .. } => {
                 let path = below(name);
                 let mode = if executable { 0o777 } else { 0o666 };
                 let context = || format!("cannot write {}", path.display());
@@ -208,12 +189,8 @@ fn ls(nar: &Path, json: bool) -> Result<(), Failure> {
             None => break,
             Some(Event::LeaveDirectory) => continue,
             Some(Event::EnterDirectory { .. }) => Listed::Directory,
-            Some(Event::File {
-                executable, size, ..
-            }) => Listed::File { executable, size },
-            Some(Event::Symlink { target, .. }) => Listed::Symlink {
-                target: target.to_vec(),
-            },
+            Some(Event::File { executable, size, .. }) => Listed::File { executable, size },
+            Some(Event::Symlink { target, .. }) => Listed::Symlink { target: target.to_vec() },
         };
         listed.write(&mut out, reader.path()).context(write)?;
     }
@@ -237,8 +214,5 @@ fn cat(nar: &Path, wanted: &Path) -> Result<(), Failure> {
         }
     }
     let wanted = wanted.escape_ascii();
-    Err(Failure::new(format!(
-        "{} has no file `{wanted}`: see granary nar ls",
-        nar.display()
-    )))
+    Err(Failure::new(format!("{} has no file `{wanted}`: see granary nar ls", nar.display())))
 }

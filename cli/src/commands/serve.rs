@@ -29,12 +29,7 @@ const FIRST_CACHE: &str = "default";
 #[derive(Args)]
 pub struct Serve {
     /// Address to listen on
-    #[arg(
-        long,
-        value_name = "ADDR",
-        default_value = "127.0.0.1:8080",
-        env = "GRANARY_LISTEN"
-    )]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", env = "GRANARY_LISTEN")]
     listen: SocketAddr,
     /// Folder that holds everything [default: $XDG_STATE_HOME/granary]
     #[arg(long, value_name = "DIR", env = "GRANARY_DATA")]
@@ -50,13 +45,9 @@ fn parse_size(text: &str) -> Result<u64, String> {
         .iter()
         .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)))
         .unwrap_or((text, 0));
-    let number: u64 = digits
-        .trim()
-        .parse()
-        .map_err(|_| format!("`{text}` is not a size such as 64GiB"))?;
-    number
-        .checked_mul(1 << shift)
-        .ok_or_else(|| format!("`{text}` is too large"))
+    let number: u64 =
+        digits.trim().parse().map_err(|_| format!("`{text}` is not a size such as 64GiB"))?;
+    number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is too large"))
 }
 
 impl Serve {
@@ -77,21 +68,14 @@ impl Serve {
         let secret = house.key().derive(TOKEN_PURPOSE);
         let cache = first_cache(&house)?;
         leave_files(&dir, &cache, &secret)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.context(|| "cannot start threads".to_owned())?;
         let house = Arc::new(house);
-        let limits = Limits {
-            max_nar_size: self.max_nar_size,
-        };
+        let limits = Limits { max_nar_size: self.max_nar_size };
         let app = App::new(house.clone(), Verifier::new(&secret), limits);
         runtime.block_on(async {
             let listener = TcpListener::bind(self.listen).await.context(|| {
-                format!(
-                    "cannot listen on {}: choose another address with --listen",
-                    self.listen
-                )
+                format!("cannot listen on {}: choose another address with --listen", self.listen)
             })?;
             let address = listener.local_addr().context(|| "no address".to_owned())?;
             announce(address, &cache, &dir).context(|| "cannot write to stdout".to_owned())?;
@@ -163,23 +147,11 @@ fn leave_files(dir: &Path, cache: &Cache, secret: &[u8]) -> Result<(), Failure> 
 fn announce(address: SocketAddr, cache: &Cache, dir: &Path) -> io::Result<()> {
     let keys: Vec<String> = cache.public_keys().map(|key| key.to_string()).collect();
     let mut out = io::stdout().lock();
-    writeln!(
-        out,
-        "Granary serves http://{address}/{} from {}",
-        cache.name(),
-        dir.display()
-    )?;
+    writeln!(out, "Granary serves http://{address}/{} from {}", cache.name(), dir.display())?;
     writeln!(out, "To read from it, in nix.conf:")?;
-    writeln!(
-        out,
-        "  extra-substituters = http://{address}/{}",
-        cache.name()
-    )?;
+    writeln!(out, "  extra-substituters = http://{address}/{}", cache.name())?;
     writeln!(out, "  extra-trusted-public-keys = {}", keys.join(" "))?;
-    writeln!(
-        out,
-        "To write to it, once in a shell (Nix reads the file with --netrc-file):"
-    )?;
+    writeln!(out, "To write to it, once in a shell (Nix reads the file with --netrc-file):")?;
     writeln!(
         out,
         "  (umask 077; echo \"machine {} login granary password $(cat {})\" >> ~/.netrc)",

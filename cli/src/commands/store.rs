@@ -50,10 +50,7 @@ impl Place {
             None => default_data_dir()?,
         };
         if !dir.join("packs").is_dir() {
-            return Err(Failure::new(format!(
-                "there is no store in {}",
-                dir.display()
-            )));
+            return Err(Failure::new(format!("there is no store in {}", dir.display())));
         }
         let house = serve::open(&dir)?;
         let cache = house.cache(&self.cache);
@@ -67,10 +64,7 @@ impl Store {
     pub fn run(self) -> Result<(), Failure> {
         match self {
             Store::Ls { place, path: None } => list_paths(&place),
-            Store::Ls {
-                place,
-                path: Some(path),
-            } => list_inside(&place, &path),
+            Store::Ls { place, path: Some(path) } => list_inside(&place, &path),
             Store::Cat { place, path } => cat(&place, &path),
         }
     }
@@ -122,14 +116,10 @@ fn list_inside(place: &Place, path: &str) -> Result<(), Failure> {
         Node::Directory { digest, .. } => {
             for entry in tree.directory(digest).context(context)?.entries() {
                 let listed = Listed::of(&entry.node);
-                listed
-                    .write(&mut out, entry.name.as_bytes())
-                    .context(context)?;
+                listed.write(&mut out, entry.name.as_bytes()).context(context)?;
             }
         }
-        node => Listed::of(node)
-            .write(&mut out, path.as_bytes())
-            .context(context)?,
+        node => Listed::of(node).write(&mut out, path.as_bytes()).context(context)?,
     }
     out.flush().context(context)
 }
@@ -146,14 +136,11 @@ fn cat(place: &Place, path: &str) -> Result<(), Failure> {
             for chunk in store.chunks_of(&tree, digest, *size).context(context)? {
                 plain.clear();
                 reader.append_chunk(&chunk, &mut plain).context(context)?;
-                out.write_all(&plain)
-                    .context(|| "cannot write".to_owned())?;
+                out.write_all(&plain).context(|| "cannot write".to_owned())?;
             }
             Ok(())
         }
-        Some(_) => Err(Failure::new(format!(
-            "{path} is not a file: see granary store ls"
-        ))),
+        Some(_) => Err(Failure::new(format!("{path} is not a file: see granary store ls"))),
         None => Err(Failure::new(format!("there is no {path}"))),
     }
 }
@@ -180,15 +167,10 @@ impl Listed {
     fn of(node: &Node) -> Self {
         match node {
             Node::Directory { .. } => Self::Directory,
-            Node::File {
-                executable, size, ..
-            } => Self::File {
-                executable: *executable,
-                size: *size,
-            },
-            Node::Symlink { target } => Self::Symlink {
-                target: target.as_bytes().to_vec(),
-            },
+            Node::File { executable, size, .. } => {
+                Self::File { executable: *executable, size: *size }
+            }
+            Node::Symlink { target } => Self::Symlink { target: target.as_bytes().to_vec() },
         }
     }
 
@@ -196,14 +178,8 @@ impl Listed {
     pub fn write(&self, out: &mut impl Write, name: &[u8]) -> io::Result<()> {
         let (mode, size) = match self {
             Self::Directory => ("dr-xr-xr-x", 0),
-            Self::File {
-                executable: true,
-                size,
-            } => ("-r-xr-xr-x", *size),
-            Self::File {
-                executable: false,
-                size,
-            } => ("-r--r--r--", *size),
+            Self::File { executable: true, size } => ("-r-xr-xr-x", *size),
+            Self::File { executable: false, size } => ("-r--r--r--", *size),
             Self::Symlink { .. } => ("lrwxrwxrwx", 0),
         };
         write!(out, "{mode} {size:>12} ")?;

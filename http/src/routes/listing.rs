@@ -15,14 +15,8 @@ const MAX_LISTING: usize = 64 * 1024 * 1024;
 
 pub(super) async fn get(call: Call, hash: StorePathHash) -> Result<Response, ApiError> {
     let cache = call.cache;
-    let listing = blocking(move || cache.listing(hash))
-        .await?
-        .ok_or(ApiError::NotFound)?;
-    Ok(reply::whole(
-        &call.method,
-        "application/json",
-        listing.into(),
-    ))
+    let listing = blocking(move || cache.listing(hash)).await?.ok_or(ApiError::NotFound)?;
+    Ok(reply::whole(&call.method, "application/json", listing.into()))
 }
 
 pub(super) async fn put(call: Call) -> Result<Response, ApiError> {

@@ -64,17 +64,7 @@ pub(crate) async fn answer(app: Arc<App>, request: Request) -> Response {
     let result = match find(&app, path) {
         Some((cache, resource)) => {
             let (method, headers) = (parts.method.clone(), parts.headers);
-            dispatch(
-                Call {
-                    app,
-                    cache,
-                    method,
-                    headers,
-                    body,
-                },
-                resource,
-            )
-            .await
+            dispatch(Call { app, cache, method, headers, body }, resource).await
         }
         None if path == "/" => Ok(front(&parts.method)),
         None => Err(ApiError::NotFound),
@@ -119,18 +109,12 @@ async fn dispatch(call: Call, resource: Resource) -> Result<Response, ApiError> 
     }
     if !read {
         let cache = call.cache.name().as_str();
-        call.app
-            .verifier
-            .authorize(&call.headers, Permission::Push, cache)?;
+        call.app.verifier.authorize(&call.headers, Permission::Push, cache)?;
     }
     match (resource, read) {
         (Resource::Info, true) => {
             let info = call.cache.info();
-            Ok(reply::whole(
-                &call.method,
-                "text/x-nix-cache-info",
-                info.into(),
-            ))
+            Ok(reply::whole(&call.method, "text/x-nix-cache-info", info.into()))
         }
         (Resource::Info, false) => Err(ApiError::Method("GET, HEAD")),
         (Resource::Narinfo(hash), true) => narinfo::get(call, hash).await,
@@ -155,10 +139,7 @@ fn front(method: &Method) -> Response {
 
 /// A header as text; empty when absent.
 fn header_text(headers: &HeaderMap, name: header::HeaderName) -> &str {
-    headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 /// A small body, decoded as its `Content-Encoding` says.

@@ -16,9 +16,7 @@ const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000
 
 pub(super) async fn get(call: Call, name: NarName) -> Result<Response, ApiError> {
     let cache = call.cache;
-    let file = blocking(move || cache.nar(name))
-        .await?
-        .ok_or(ApiError::NotFound)?;
+    let file = blocking(move || cache.nar(name)).await?.ok_or(ApiError::NotFound)?;
     let tag = format!("\"{}-{}\"", file.nar_hash().to_nix32(), file.compression());
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
@@ -26,17 +24,11 @@ pub(super) async fn get(call: Call, name: NarName) -> Result<Response, ApiError>
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         headers.insert(header::ETAG, tag);
     }
-    if header_text(&call.headers, header::IF_NONE_MATCH)
-        .split(',')
-        .any(|t| t.trim() == tag)
-    {
+    if header_text(&call.headers, header::IF_NONE_MATCH).split(',').any(|t| t.trim() == tag) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Ok(response);
     }
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/x-nix-nar"),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-nix-nar"));
     let mut range = None;
     if let Some(len) = file.len() {
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
@@ -56,9 +48,7 @@ pub(super) async fn get(call: Call, name: NarName) -> Result<Response, ApiError>
                 range = Some(part);
             }
         }
-        response
-            .headers_mut()
-            .insert(header::CONTENT_LENGTH, length.into());
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     }
     if call.method == Method::HEAD {
         return Ok(response);
@@ -80,12 +70,7 @@ fn asked_range(headers: &HeaderMap, tag: &str, len: u64) -> Asked {
     if !condition.is_empty() && condition != tag {
         return Asked::All;
     }
-    range::parse(
-        headers
-            .get(header::RANGE)
-            .and_then(|range| range.to_str().ok()),
-        len,
-    )
+    range::parse(headers.get(header::RANGE).and_then(|range| range.to_str().ok()), len)
 }
 
 fn content_range(shown: &str, len: u64) -> Result<HeaderValue, ApiError> {
@@ -103,10 +88,7 @@ pub(super) async fn put(call: Call, name: NarName) -> Result<Response, ApiError>
     let cache = call.cache;
     with_body(call.body, move |reader| {
         let _turn = turn;
-        cache
-            .upload_nar(name, reader, limit)
-            .map(drop)
-            .map_err(ApiError::from)
+        cache.upload_nar(name, reader, limit).map(drop).map_err(ApiError::from)
     })
     .await?;
     Ok(reply::done(StatusCode::CREATED))

@@ -37,11 +37,7 @@ impl FileName {
             ["build-trace-v2", drv, name] => plain(drv) && plain(name) && name.ends_with(".doi"),
             _ => false,
         };
-        if valid {
-            Ok(Self(path.to_owned()))
-        } else {
-            Err(InvalidFileName(path.to_owned()))
-        }
+        if valid { Ok(Self(path.to_owned())) } else { Err(InvalidFileName(path.to_owned())) }
     }
 
     /// The path.
@@ -136,10 +132,7 @@ impl Cache {
         };
         let record: FileRecord = decode(name.as_str(), &fact.value)?;
         let tree = self.store.tree(&digest(name.as_str(), &record.tree)?)?;
-        let Node::File {
-            digest: blob, size, ..
-        } = tree.root()
-        else {
+        let Node::File { digest: blob, size, .. } = tree.root() else {
             return Err(RecordError::new(name.as_str(), "it is not a file").into());
         };
         Ok(Some(StoredFile {

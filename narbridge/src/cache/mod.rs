@@ -71,22 +71,12 @@ impl Cache {
     ) -> Result<Self, String> {
         let store_dir = match record.store_dir.as_str() {
             "" => StoreDir::default(),
-            dir => dir
-                .parse()
-                .map_err(|error| format!("store directory {dir}: {error}"))?,
+            dir => dir.parse().map_err(|error| format!("store directory {dir}: {error}"))?,
         };
         let narinfos =
             quick_cache::sync::Cache::with_weighter(20_000, NARINFO_CACHE, NarinfoWeight);
         let (number, priority) = (record.number, record.priority);
-        Ok(Self {
-            store,
-            name,
-            number,
-            keys,
-            store_dir,
-            priority,
-            narinfos,
-        })
+        Ok(Self { store, name, number, keys, store_dir, priority, narinfos })
     }
 
     /// Its name.
@@ -111,16 +101,11 @@ impl Cache {
 
     /// What `nix-cache-info` says.
     pub fn info(&self) -> String {
-        format!(
-            "StoreDir: {}\nWantMassQuery: 1\nPriority: {}\n",
-            self.store_dir, self.priority
-        )
+        format!("StoreDir: {}\nWantMassQuery: 1\nPriority: {}\n", self.store_dir, self.priority)
     }
 
     fn path_record(&self, hash: StorePathHash) -> Result<Option<(u64, PathRecord)>, CacheError> {
-        let fact = self
-            .store
-            .fact(&crate::records::path_key(self.number, hash))?;
+        let fact = self.store.fact(&crate::records::path_key(self.number, hash))?;
         let Some(fact) = fact else { return Ok(None) };
         let record = crate::records::decode(&format!("path {hash}"), &fact.value)?;
         Ok(Some((fact.sequence, record)))

@@ -30,13 +30,8 @@ impl FromStr for CacheName {
     type Err = InvalidCacheName;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let first = text
-            .bytes()
-            .next()
-            .is_some_and(|byte| byte.is_ascii_alphanumeric());
-        let rest = text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-_+".contains(&b));
+        let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+        let rest = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_+".contains(&b));
         if first && rest && text.len() <= Self::MAX {
             Ok(Self(text.to_owned()))
         } else {

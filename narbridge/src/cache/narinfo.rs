@@ -114,9 +114,7 @@ fn to_narinfo<'a>(
         file_size: Some(record.file_size),
         nar_hash: sha256(what, &record.nar_hash)?,
         nar_size: record.nar_size,
-        references: references
-            .collect::<Result<_, _>>()
-            .map_err(|error| wrong(&error))?,
+        references: references.collect::<Result<_, _>>().map_err(|error| wrong(&error))?,
         deriver: optional(&record.deriver)
             .map(str::parse)
             .transpose()
@@ -128,10 +126,7 @@ fn to_narinfo<'a>(
             .map(|signature| signature.parse())
             .collect::<Result<_, _>>()
             .map_err(|error| wrong(&error))?,
-        ca: optional(&record.ca)
-            .map(str::parse)
-            .transpose()
-            .map_err(|error| wrong(&error))?,
+        ca: optional(&record.ca).map(str::parse).transpose().map_err(|error| wrong(&error))?,
         unknown: Vec::new(),
         flags: Flags::default(),
     })

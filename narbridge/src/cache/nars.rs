@@ -127,10 +127,7 @@ impl Cache {
         body: impl Read + Send,
         max_nar_size: u64,
     ) -> Result<UploadedNar, NarUploadError> {
-        let announced = Announced {
-            compression: name.compression,
-            max_nar_size,
-        };
+        let announced = Announced { compression: name.compression, max_nar_size };
         let ingested = ingest(&self.store, body, announced)?;
         if ingested.file_hash != name.hash {
             let (expected, found) = (name.hash, ingested.file_hash);
@@ -146,11 +143,7 @@ impl Cache {
         };
         let mut transaction = Transaction::default();
         let key = nar_key(self.number, name.hash);
-        transaction.put(
-            key,
-            uploaded.to_record().encode_to_vec(),
-            Expected::Anything,
-        );
+        transaction.put(key, uploaded.to_record().encode_to_vec(), Expected::Anything);
         self.store.commit(transaction).map_err(StoreError::from)?;
         Ok(uploaded)
     }
@@ -178,15 +171,9 @@ impl Cache {
             Some(_) => return Ok(None),
         };
         let tree = self.store.tree(&nar.tree)?;
-        NarFile::new(
-            self.store.clone(),
-            tree,
-            nar.nar_size,
-            nar.nar_hash,
-            compression,
-        )
-        .map(Some)
-        .map_err(CacheError::from)
+        NarFile::new(self.store.clone(), tree, nar.nar_size, nar.nar_hash, compression)
+            .map(Some)
+            .map_err(CacheError::from)
     }
 }
 
@@ -219,15 +206,7 @@ impl NarFile {
             }
             other => len = EncodedNar::encoded_len(other, nar_size)?,
         }
-        Ok(Self {
-            store,
-            tree,
-            nar_size,
-            nar_hash,
-            compression,
-            len,
-            zstd,
-        })
+        Ok(Self { store, tree, nar_size, nar_hash, compression, len, zstd })
     }
 
     /// Length of the representation; `None` where only encoding tells.
@@ -252,15 +231,7 @@ impl NarFile {
 
     /// The bytes, or a range of them.
     pub fn body(self, range: Option<ByteRange>) -> Result<Box<dyn NarBody>, NarError> {
-        let Self {
-            store,
-            tree,
-            nar_size,
-            compression,
-            len,
-            zstd,
-            ..
-        } = self;
+        let Self { store, tree, nar_size, compression, len, zstd, .. } = self;
         let range = range.unwrap_or(0..len.unwrap_or(u64::MAX));
         if let Some(mut nar) = zstd {
             nar.limit(range);

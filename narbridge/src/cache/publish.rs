@@ -42,10 +42,7 @@ impl From<StoreError> for PublishError {
 }
 
 fn wrong(field: &'static str, why: impl Into<String>) -> PublishError {
-    PublishError::Field {
-        field,
-        why: why.into(),
-    }
+    PublishError::Field { field, why: why.into() }
 }
 
 impl Cache {
@@ -67,25 +64,14 @@ impl Cache {
             nar_hash: nar.nar_hash.as_bytes().to_vec(),
             nar_size: nar.nar_size,
             references: base_names(&narinfo.references),
-            deriver: narinfo
-                .deriver
-                .as_ref()
-                .map(StorePath::to_string)
-                .unwrap_or_default(),
+            deriver: narinfo.deriver.as_ref().map(StorePath::to_string).unwrap_or_default(),
             signatures: narinfo.signatures.iter().map(|s| s.to_string()).collect(),
-            ca: narinfo
-                .ca
-                .as_ref()
-                .map(|ca| ca.to_string())
-                .unwrap_or_default(),
+            ca: narinfo.ca.as_ref().map(|ca| ca.to_string()).unwrap_or_default(),
             file_size: self.zstd_len(&nar)?,
             uploaded: now(),
         };
-        let by_nar_hash = UploadedNar {
-            compression: Compression::None,
-            file_size: nar.nar_size,
-            ..nar.clone()
-        };
+        let by_nar_hash =
+            UploadedNar { compression: Compression::None, file_size: nar.nar_size, ..nar.clone() };
         loop {
             let before = self.store.fact(&path_key(self.number, hash))?;
             if let Some((_, before)) = self.path_record(hash)?
@@ -95,11 +81,7 @@ impl Cache {
             }
             let mut transaction = Transaction::default();
             let expected = Expected::as_read(before.as_ref());
-            transaction.put(
-                path_key(self.number, hash),
-                record.encode_to_vec(),
-                expected,
-            );
+            transaction.put(path_key(self.number, hash), record.encode_to_vec(), expected);
             transaction.put(
                 nar_key(self.number, nar.nar_hash),
                 by_nar_hash.to_record().encode_to_vec(),
@@ -119,29 +101,17 @@ impl Cache {
     fn check_nar(&self, narinfo: &NarInfo<'_>) -> Result<UploadedNar, PublishError> {
         let file = narinfo.url.strip_prefix("nar/");
         let file = file.ok_or_else(|| wrong("URL", "it does not start with nar/"))?;
-        let name: NarName = file
-            .parse()
-            .map_err(|error| wrong("URL", format!("{error}")))?;
+        let name: NarName = file.parse().map_err(|error| wrong("URL", format!("{error}")))?;
         let nar = self.uploaded_nar(name.hash)?;
         let nar = nar.ok_or_else(|| {
-            wrong(
-                "URL",
-                format!(
-                    "{} has not been uploaded: upload the NAR first",
-                    narinfo.url
-                ),
-            )
+            wrong("URL", format!("{} has not been uploaded: upload the NAR first", narinfo.url))
         })?;
         let compression = Compression::from_narinfo(narinfo.compression);
         let compression = compression.map_err(|error| wrong("Compression", error.to_string()))?;
         // By its NAR hash a NAR is also served as zstd; narinfos with that URL come back when
         // somebody adds a signature.
         let served = name.hash == nar.nar_hash && name.compression == Some(Compression::Zstd);
-        let expected = if served {
-            Compression::Zstd
-        } else {
-            nar.compression
-        };
+        let expected = if served { Compression::Zstd } else { nar.compression };
         if compression != expected {
             let why = format!("{compression} is claimed, and {expected} was uploaded");
             return Err(wrong("Compression", why));
@@ -154,19 +124,10 @@ impl Cache {
             let why = format!("{} is claimed, and {} came", narinfo.nar_size, nar.nar_size);
             return Err(wrong("NarSize", why));
         }
-        if let Some(hash) = narinfo
-            .file_hash
-            .filter(|hash| *hash != name.hash && !served)
-        {
-            return Err(wrong(
-                "FileHash",
-                format!("{hash} is not the one in the URL"),
-            ));
+        if let Some(hash) = narinfo.file_hash.filter(|hash| *hash != name.hash && !served) {
+            return Err(wrong("FileHash", format!("{hash} is not the one in the URL")));
         }
-        if let Some(size) = narinfo
-            .file_size
-            .filter(|size| *size != nar.file_size && !served)
-        {
+        if let Some(size) = narinfo.file_size.filter(|size| *size != nar.file_size && !served) {
             let why = format!("{size} is claimed, and {} came", nar.file_size);
             return Err(wrong("FileSize", why));
         }
@@ -182,10 +143,7 @@ impl Cache {
         let Some(ca) = &narinfo.ca else { return Ok(()) };
         let path = &narinfo.store_path;
         let refers_to_itself = narinfo.references.contains(path);
-        let others = narinfo
-            .references
-            .iter()
-            .filter(|reference| *reference != path);
+        let others = narinfo.references.iter().filter(|reference| *reference != path);
         let built = build_ca_path(path.name(), ca, others, refers_to_itself, &self.store_dir)
             .map_err(|error| wrong("CA", error.to_string()))?;
         if built != *path {
@@ -198,10 +156,7 @@ impl Cache {
             && !refers_to_itself
             && hash != nar.nar_hash.as_bytes()
         {
-            return Err(wrong(
-                "CA",
-                format!("{ca} is not the hash of the NAR that came"),
-            ));
+            return Err(wrong("CA", format!("{ca} is not the hash of the NAR that came")));
         }
         Ok(())
     }

@@ -86,10 +86,7 @@ impl Error {
         compression: Compression,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self::Corrupt {
-            compression,
-            source: source.into(),
-        }
+        Self::Corrupt { compression, source: source.into() }
     }
 }
 
@@ -132,19 +129,13 @@ mod tests {
         let io_error = io::Error::from(Error::Truncated(Compression::Xz));
         assert_eq!(io_error.kind(), io::ErrorKind::UnexpectedEof);
         assert!(io_error.to_string().contains("truncated"));
-        assert!(matches!(
-            Error::from(io_error),
-            Error::Truncated(Compression::Xz)
-        ));
+        assert!(matches!(Error::from(io_error), Error::Truncated(Compression::Xz)));
     }
 
     #[test]
     fn a_reader_s_own_error_stays_itself() {
         let error = Error::from(io::Error::from(io::ErrorKind::ConnectionReset));
         assert!(matches!(&error, Error::Read(e) if e.kind() == io::ErrorKind::ConnectionReset));
-        assert_eq!(
-            io::Error::from(error).kind(),
-            io::ErrorKind::ConnectionReset
-        );
+        assert_eq!(io::Error::from(error).kind(), io::ErrorKind::ConnectionReset);
     }
 }

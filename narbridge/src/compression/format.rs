@@ -32,21 +32,12 @@ const NAR_START: &[u8; SNIFF_LEN] = b"\x0d\0\0\0\0\0\0\0nix-archive-1\0\0\0";
 
 impl Compression {
     /// Every compression.
-    pub const ALL: [Self; 7] = [
-        Self::None,
-        Self::Zstd,
-        Self::Xz,
-        Self::Bzip2,
-        Self::Brotli,
-        Self::Gzip,
-        Self::Lz4,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::None, Self::Zstd, Self::Xz, Self::Bzip2, Self::Brotli, Self::Gzip, Self::Lz4];
 
     /// What a narinfo's `Compression` field means: absent or empty is bzip2.
     pub fn from_narinfo(field: Option<&str>) -> Result<Self, Error> {
-        field
-            .filter(|name| !name.is_empty())
-            .map_or(Ok(Self::Bzip2), str::parse)
+        field.filter(|name| !name.is_empty()).map_or(Ok(Self::Bzip2), str::parse)
     }
 
     /// Nix's name, as in a narinfo and in `?compression=`.
@@ -85,9 +76,7 @@ impl Compression {
     /// other name.
     #[must_use]
     pub fn from_file_name(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|c| c.nar_suffix() != ".nar" && name.ends_with(c.nar_suffix()))
+        Self::ALL.into_iter().find(|c| c.nar_suffix() != ".nar" && name.ends_with(c.nar_suffix()))
     }
 
     /// The compression that the first bytes of an upload tell; give it [`SNIFF_LEN`] of them, or
@@ -102,32 +91,10 @@ impl Compression {
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Self::Zstd),
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Self::Xz),
             // Behind the level: pi for a block, its square root for the end of an empty stream.
-            [
-                b'B',
-                b'Z',
-                b'h',
-                b'1'..=b'9',
-                0x31,
-                0x41,
-                0x59,
-                0x26,
-                0x53,
-                0x59,
-                ..,
-            ]
-            | [
-                b'B',
-                b'Z',
-                b'h',
-                b'1'..=b'9',
-                0x17,
-                0x72,
-                0x45,
-                0x38,
-                0x50,
-                0x90,
-                ..,
-            ] => Some(Self::Bzip2),
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..]
+            | [b'B', b'Z', b'h', b'1'..=b'9', 0x17, 0x72, 0x45, 0x38, 0x50, 0x90, ..] => {
+                Some(Self::Bzip2)
+            }
             [0x1f, 0x8b, 8, ..] => Some(Self::Gzip),
             [0x04, 0x22, 0x4d, 0x18, ..] => Some(Self::Lz4),
             _ => None,
@@ -161,10 +128,7 @@ mod tests {
     #[test]
     fn names_read_back() {
         for compression in Compression::ALL {
-            assert_eq!(
-                compression.to_string().parse::<Compression>().unwrap(),
-                compression
-            );
+            assert_eq!(compression.to_string().parse::<Compression>().unwrap(), compression);
         }
         assert!(matches!("lzip".parse::<Compression>(), Err(Error::UnknownName(n)) if n == "lzip"));
     }
@@ -172,14 +136,8 @@ mod tests {
     #[test]
     fn a_narinfo_without_compression_means_bzip2() {
         assert_eq!(Compression::from_narinfo(None).unwrap(), Compression::Bzip2);
-        assert_eq!(
-            Compression::from_narinfo(Some("")).unwrap(),
-            Compression::Bzip2
-        );
-        assert_eq!(
-            Compression::from_narinfo(Some("none")).unwrap(),
-            Compression::None
-        );
+        assert_eq!(Compression::from_narinfo(Some("")).unwrap(), Compression::Bzip2);
+        assert_eq!(Compression::from_narinfo(Some("none")).unwrap(), Compression::None);
         assert!(Compression::from_narinfo(Some("NONE")).is_err());
     }
 
@@ -188,10 +146,7 @@ mod tests {
         for compression in Compression::ALL {
             let name = format!("nar/abc{}", compression.nar_suffix());
             let bare = matches!(compression, Compression::None | Compression::Gzip);
-            assert_eq!(
-                Compression::from_file_name(&name),
-                (!bare).then_some(compression)
-            );
+            assert_eq!(Compression::from_file_name(&name), (!bare).then_some(compression));
         }
         assert_eq!(Compression::from_file_name("nar/abc.nar.lzip"), None);
         assert_eq!(Compression::from_file_name("nar/abc.xz"), None);

@@ -19,14 +19,9 @@ pub fn decode_small(encoding: &str, body: &[u8], max_len: usize) -> Result<Vec<u
     let mut plain = Vec::new();
     // One byte more than allowed tells "exactly the limit" from "too long".
     let limit = u64::try_from(max_len).unwrap_or(u64::MAX).saturating_add(1);
-    decoder(compression, body)?
-        .take(limit)
-        .read_to_end(&mut plain)?;
+    decoder(compression, body)?.take(limit).read_to_end(&mut plain)?;
     if plain.len() > max_len {
-        return Err(Error::TooLong {
-            compression,
-            limit: max_len,
-        });
+        return Err(Error::TooLong { compression, limit: max_len });
     }
     Ok(plain)
 }

@@ -37,10 +37,7 @@ pub fn noise(len: usize) -> Vec<u8> {
 
 /// Bytes that compress somewhat.
 pub fn text(len: usize) -> Vec<u8> {
-    noise(len)
-        .into_iter()
-        .map(|b| b"nix store path\n"[usize::from(b % 15)])
-        .collect()
+    noise(len).into_iter().map(|b| b"nix store path\n"[usize::from(b % 15)]).collect()
 }
 
 /// The command line tool of a compression.
@@ -73,29 +70,17 @@ pub fn run(program: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
         // A tool that stops reading early says why by its exit status.
         scope.spawn(move || stdin.write_all(input));
         stdout.read_to_end(&mut output).unwrap();
-        child
-            .stderr
-            .take()
-            .unwrap()
-            .read_to_string(&mut complaint)
-            .unwrap();
+        child.stderr.take().unwrap().read_to_string(&mut complaint).unwrap();
     });
     let status = child.wait().unwrap();
-    assert!(
-        status.success() && complaint.is_empty(),
-        "{program} {args:?}: {status}: {complaint}"
-    );
+    assert!(status.success() && complaint.is_empty(), "{program} {args:?}: {status}: {complaint}");
     output
 }
 
 /// `plain`, as the real tool compresses it.
 pub fn compress(compression: Compression, plain: &[u8]) -> Vec<u8> {
     // brotli's own default is its slowest.
-    let args = if compression == Compression::Brotli {
-        ["-c", "-5"]
-    } else {
-        ["-c", "-q"]
-    };
+    let args = if compression == Compression::Brotli { ["-c", "-5"] } else { ["-c", "-q"] };
     run(tool(compression), &args, plain)
 }
 

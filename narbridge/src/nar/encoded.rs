@@ -36,12 +36,7 @@ impl EncodedNar {
         let encoder = StoredEncoder::resume_at(compression, nar_size, range.start)?;
         let plain = PlainNar::new(store, tree, nar_size, encoder.plain_pos()..nar_size)?;
         let (len, left) = (encoder.encoded_len(), range.end - range.start);
-        Ok(Self {
-            plain,
-            encoder: Some(encoder),
-            len,
-            left,
-        })
+        Ok(Self { plain, encoder: Some(encoder), len, left })
     }
 }
 
@@ -65,11 +60,7 @@ impl NarBody for EncodedNar {
                 }
             }
         }
-        out.truncate(
-            usize::try_from(self.left)
-                .unwrap_or(usize::MAX)
-                .min(out.len()),
-        );
+        out.truncate(usize::try_from(self.left).unwrap_or(usize::MAX).min(out.len()));
         self.left -= out.len() as u64;
         Ok((!out.is_empty()).then(|| out.into()))
     }

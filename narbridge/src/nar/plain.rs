@@ -55,19 +55,8 @@ impl PlainNar {
             }
         }
         let reader = store.reader()?;
-        let pieces = Pieces {
-            tree,
-            steps,
-            chunks: VecDeque::new(),
-        };
-        Ok(Self {
-            store,
-            reader,
-            pieces,
-            len,
-            position: 0,
-            range,
-        })
+        let pieces = Pieces { tree, steps, chunks: VecDeque::new() };
+        Ok(Self { store, reader, pieces, len, position: 0, range })
     }
 
     /// Appends `piece`, or the part of it that lies in the range.

@@ -36,12 +36,7 @@ pub struct Walk<'t> {
 impl<'t> Walk<'t> {
     /// Starts at the root.
     pub fn new(tree: &'t Tree) -> Self {
-        Self {
-            tree,
-            stack: Vec::new(),
-            open_file: None,
-            step: Step::Start,
-        }
+        Self { tree, stack: Vec::new(), open_file: None, step: Step::Start }
     }
 
     /// Appends framing up to the next file that is not empty, and gives that; `None` once the
@@ -85,18 +80,11 @@ impl<'t> Walk<'t> {
                 return Ok(None);
             }
             Node::Symlink { target } => framing::symlink(out, target.as_bytes()),
-            Node::File {
-                digest,
-                size,
-                executable,
-            } => {
+            Node::File { digest, size, executable } => {
                 framing::file_open(out, *executable, *size);
                 if *size > 0 {
                     self.open_file = Some(*size);
-                    return Ok(Some(FileAt {
-                        digest: *digest,
-                        size: *size,
-                    }));
+                    return Ok(Some(FileAt { digest: *digest, size: *size }));
                 }
                 framing::file_close(out, 0);
             }
@@ -119,9 +107,7 @@ pub fn listing(tree: &Tree) -> Result<Listing, NarError> {
     let mut scratch = Vec::new();
     framing::start(&mut scratch);
     at += scratch.len() as u64;
-    Ok(Listing {
-        root: list_node(tree, tree.root(), &mut at, &mut scratch)?,
-    })
+    Ok(Listing { root: list_node(tree, tree.root(), &mut at, &mut scratch)? })
 }
 
 fn text(bytes: &[u8]) -> Result<String, NarError> {
@@ -142,24 +128,14 @@ fn list_node(
     Ok(match node {
         Node::Symlink { target } => {
             advance(at, scratch, &|out| framing::symlink(out, target.as_bytes()));
-            listing::Node::Symlink {
-                target: text(target.as_bytes())?,
-            }
+            listing::Node::Symlink { target: text(target.as_bytes())? }
         }
-        Node::File {
-            size, executable, ..
-        } => {
-            advance(at, scratch, &|out| {
-                framing::file_open(out, *executable, *size)
-            });
+        Node::File { size, executable, .. } => {
+            advance(at, scratch, &|out| framing::file_open(out, *executable, *size));
             let nar_offset = *at;
             *at += size;
             advance(at, scratch, &|out| framing::file_close(out, *size));
-            listing::Node::Regular {
-                size: *size,
-                executable: *executable,
-                nar_offset,
-            }
+            listing::Node::Regular { size: *size, executable: *executable, nar_offset }
         }
         Node::Directory { digest, .. } => {
             advance(at, scratch, &framing::directory_open);

@@ -76,13 +76,7 @@ impl ZstdNar {
                 });
             }
         }
-        Ok(Self {
-            store,
-            pieces,
-            len,
-            position: 0,
-            range: 0..len,
-        })
+        Ok(Self { store, pieces, len, position: 0, range: 0..len })
     }
 
     /// Limits the output to a range.

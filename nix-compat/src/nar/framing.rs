@@ -53,11 +53,7 @@ pub fn entry_close(out: &mut Vec<u8>) {
 /// Opens a regular file, up to its first byte of contents.
 #[inline]
 pub fn file_open(out: &mut Vec<u8>, executable: bool, size: u64) {
-    let open = if executable {
-        t::OPEN_EXECUTABLE
-    } else {
-        t::OPEN_PLAIN
-    };
+    let open = if executable { t::OPEN_EXECUTABLE } else { t::OPEN_PLAIN };
     out.extend_from_slice(open.bytes);
     out.extend_from_slice(&size.to_le_bytes());
 }

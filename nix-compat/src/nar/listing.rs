@@ -83,9 +83,7 @@ impl Listing {
         while let Some(event) = nar.next()? {
             let event = Owned::new(event);
             let offset = nar.position();
-            let event = event.ok_or_else(|| Error::NotUtf8 {
-                path: nar.path().to_vec(),
-            })?;
+            let event = event.ok_or_else(|| Error::NotUtf8 { path: nar.path().to_vec() })?;
             let (name, node) = match event {
                 Owned::Enter(name) => {
                     open.push((name, BTreeMap::new()));
@@ -96,18 +94,9 @@ impl Listing {
                     // The reader leaves no directory it has not entered.
                     None => continue,
                 },
-                Owned::File {
-                    name,
-                    executable,
-                    size,
-                } => (
-                    name,
-                    Node::Regular {
-                        size,
-                        executable,
-                        nar_offset: offset,
-                    },
-                ),
+                Owned::File { name, executable, size } => {
+                    (name, Node::Regular { size, executable, nar_offset: offset })
+                }
                 Owned::Symlink { name, target } => (name, Node::Symlink { target }),
             };
             match open.last_mut() {
@@ -119,9 +108,7 @@ impl Listing {
         }
         nar.finish()?;
         // A NAR that was read to its end has a root.
-        let root = root.unwrap_or(Node::Directory {
-            entries: BTreeMap::new(),
-        });
+        let root = root.unwrap_or(Node::Directory { entries: BTreeMap::new() });
         Ok(Listing { root })
     }
 }
@@ -130,15 +117,8 @@ impl Listing {
 enum Owned {
     Enter(String),
     Leave,
-    File {
-        name: String,
-        executable: bool,
-        size: u64,
-    },
-    Symlink {
-        name: String,
-        target: String,
-    },
+    File { name: String, executable: bool, size: u64 },
+    Symlink { name: String, target: String },
 }
 
 impl Owned {
@@ -147,19 +127,12 @@ impl Owned {
         Some(match event {
             Event::EnterDirectory { name } => Owned::Enter(text(name)?),
             Event::LeaveDirectory => Owned::Leave,
-            Event::File {
-                name,
-                executable,
-                size,
-            } => Owned::File {
-                name: text(name)?,
-                executable,
-                size,
-            },
-            Event::Symlink { name, target } => Owned::Symlink {
-                name: text(name)?,
-                target: text(target)?,
-            },
+            Event::File { name, executable, size } => {
+                Owned::File { name: text(name)?, executable, size }
+            }
+            Event::Symlink { name, target } => {
+                Owned::Symlink { name: text(name)?, target: text(target)? }
+            }
         })
     }
 }
@@ -181,11 +154,7 @@ impl Serialize for Node {
                 map.serialize_entry("entries", entries)?;
                 map.serialize_entry("type", "directory")?;
             }
-            Node::Regular {
-                size,
-                executable,
-                nar_offset,
-            } => {
+            Node::Regular { size, executable, nar_offset } => {
                 if *executable {
                     map.serialize_entry("executable", executable)?;
                 }
@@ -211,9 +180,7 @@ impl<'de> Deserialize<'de> for Listing {
         }
         let Raw { version, root } = Raw::deserialize(deserializer)?;
         if version != VERSION {
-            return Err(de::Error::custom(format_args!(
-                "unknown listing version {version}"
-            )));
+            return Err(de::Error::custom(format_args!("unknown listing version {version}")));
         }
         Ok(Listing { root })
     }
@@ -240,23 +207,16 @@ impl<'de> Deserialize<'de> for Node {
         }
         Ok(match Raw::deserialize(deserializer)? {
             Raw::Directory { entries } => {
-                if let Some(name) = entries
-                    .keys()
-                    .find(|n| n.is_empty() || check_name(n.as_bytes()).is_err())
+                if let Some(name) =
+                    entries.keys().find(|n| n.is_empty() || check_name(n.as_bytes()).is_err())
                 {
                     return Err(de::Error::custom(format_args!("{name:?} cannot be a name")));
                 }
                 Node::Directory { entries }
             }
-            Raw::Regular {
-                size,
-                executable,
-                nar_offset,
-            } => Node::Regular {
-                size,
-                executable,
-                nar_offset,
-            },
+            Raw::Regular { size, executable, nar_offset } => {
+                Node::Regular { size, executable, nar_offset }
+            }
             Raw::Symlink { target } => Node::Symlink { target },
         })
     }

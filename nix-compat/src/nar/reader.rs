@@ -89,12 +89,7 @@ impl<R: Read> Reader<R> {
 
     /// Reads a NAR from `inner` under other limits than the default ones.
     pub fn with_limits(inner: R, limits: Limits) -> Self {
-        Reader {
-            input: Buffered::new(inner),
-            limits,
-            trail: Trail::default(),
-            state: State::Start,
-        }
+        Reader { input: Buffered::new(inner), limits, trail: Trail::default(), state: State::Start }
     }
 
     /// The next node, or `None` at the end of the archive. Contents of the
@@ -179,15 +174,8 @@ impl<R: Read> Reader<R> {
     fn fail(&mut self, fault: Fault) -> Error {
         // Between entries the latest node is past: the fault is the directory's.
         let between = self.state == State::Entries;
-        let path = if between {
-            self.trail.directory()
-        } else {
-            self.trail.path()
-        };
-        let mut at = Place {
-            offset: self.position(),
-            path: path.to_vec(),
-        };
+        let path = if between { self.trail.directory() } else { self.trail.path() };
+        let mut at = Place { offset: self.position(), path: path.to_vec() };
         self.state = State::Failed;
         match fault {
             Fault::Malformed(problem) => {
@@ -211,20 +199,11 @@ impl<R: Read> Reader<R> {
             Step::Directory { name_len } => {
                 let path = self.trail.path();
                 let start = path.len().saturating_sub(name_len);
-                Event::EnterDirectory {
-                    name: path.get(start..).unwrap_or_default(),
-                }
+                Event::EnterDirectory { name: path.get(start..).unwrap_or_default() }
             }
             Step::Leave => Event::LeaveDirectory,
-            Step::File { executable, size } => Event::File {
-                name,
-                executable,
-                size,
-            },
-            Step::Symlink { len } => Event::Symlink {
-                name,
-                target: self.input.last_string(len),
-            },
+            Step::File { executable, size } => Event::File { name, executable, size },
+            Step::Symlink { len } => Event::Symlink { name, target: self.input.last_string(len) },
         }
     }
 
@@ -288,10 +267,7 @@ impl<R: Read> Reader<R> {
             }
             self.input.expect(t::CONTENTS)?;
             let size = self.input.length()?;
-            self.state = State::Contents {
-                remaining: size,
-                size,
-            };
+            self.state = State::Contents { remaining: size, size };
             Ok(Step::File { executable, size })
         } else if self.input.accept(t::DIRECTORY)? {
             let name_len = self.trail.name().len();
@@ -339,18 +315,12 @@ impl<R: Read> Read for Contents<'_, R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let reader = &mut *self.0;
         // A caller with a buffer as large as ours does without ours.
-        if let State::Contents {
-            remaining: remaining @ 1..,
-            ..
-        } = &mut reader.state
+        if let State::Contents { remaining: remaining @ 1.., .. } = &mut reader.state
             && out.len() >= BUFFER_LEN
             && reader.input.available().is_empty()
         {
             let len = usize::try_from(*remaining).map_or(out.len(), |r| r.min(out.len()));
-            return match reader
-                .input
-                .read_past(out.get_mut(..len).unwrap_or_default())
-            {
+            return match reader.input.read_past(out.get_mut(..len).unwrap_or_default()) {
                 Ok(n) => {
                     *remaining -= n as u64;
                     Ok(n)

@@ -22,11 +22,7 @@ impl Default for Limits {
     /// holds such a tree recurses over it: 256 levels fit the smallest stack
     /// a thread is given.
     fn default() -> Self {
-        Limits {
-            max_depth: 256,
-            max_name_len: 255,
-            max_target_len: 4095,
-        }
+        Limits { max_depth: 256, max_name_len: 255, max_target_len: 4095 }
     }
 }
 
@@ -94,10 +90,7 @@ impl Limits {
             return Err(Violation::EmptyName);
         }
         if len > self.max_name_len as u64 {
-            return Err(Violation::NameTooLong {
-                len,
-                limit: self.max_name_len,
-            });
+            return Err(Violation::NameTooLong { len, limit: self.max_name_len });
         }
         Ok(())
     }
@@ -107,10 +100,7 @@ impl Limits {
             return Err(Violation::EmptyTarget);
         }
         if len > self.max_target_len as u64 {
-            return Err(Violation::TargetTooLong {
-                len,
-                limit: self.max_target_len,
-            });
+            return Err(Violation::TargetTooLong { len, limit: self.max_target_len });
         }
         Ok(())
     }
@@ -122,21 +112,14 @@ pub(super) fn check_name(name: &[u8]) -> Result<(), Violation> {
         return Err(Violation::DotName(name.to_vec()));
     }
     match name.iter().find(|&&b| b == b'/' || b == 0) {
-        Some(&byte) => Err(Violation::NameByte {
-            name: name.to_vec(),
-            byte,
-        }),
+        Some(&byte) => Err(Violation::NameByte { name: name.to_vec(), byte }),
         None => Ok(()),
     }
 }
 
 /// Checks the bytes of a target; its length is checked by [`Limits`].
 pub(super) fn check_target(target: &[u8]) -> Result<(), Violation> {
-    if target.contains(&0) {
-        Err(Violation::TargetNul)
-    } else {
-        Ok(())
-    }
+    if target.contains(&0) { Err(Violation::TargetNul) } else { Ok(()) }
 }
 
 /// Bytes of a path as an error shows them: quoted, with all that is not

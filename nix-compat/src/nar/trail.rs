@@ -28,9 +28,7 @@ impl Trail {
     /// The name of the latest entry of the innermost open directory; empty
     /// for the root itself and where there was no entry yet.
     pub fn name(&self) -> &[u8] {
-        self.open
-            .last()
-            .map_or(&[], |&start| self.path.get(start..).unwrap_or_default())
+        self.open.last().map_or(&[], |&start| self.path.get(start..).unwrap_or_default())
     }
 
     pub fn depth(&self) -> usize {
@@ -45,14 +43,10 @@ impl Trail {
             return Err(if name == previous {
                 Violation::Duplicate(name.to_vec())
             } else {
-                Violation::Unsorted {
-                    name: name.to_vec(),
-                    previous: previous.to_vec(),
-                }
+                Violation::Unsorted { name: name.to_vec(), previous: previous.to_vec() }
             });
         }
-        self.path
-            .truncate(self.open.last().copied().unwrap_or_default());
+        self.path.truncate(self.open.last().copied().unwrap_or_default());
         self.path.extend_from_slice(name);
         Ok(())
     }
@@ -60,9 +54,7 @@ impl Trail {
     /// The latest node is a directory: opens it.
     pub fn open(&mut self, limits: &Limits) -> Result<(), Violation> {
         if self.open.len() >= limits.max_depth {
-            return Err(Violation::TooDeep {
-                limit: limits.max_depth,
-            });
+            return Err(Violation::TooDeep { limit: limits.max_depth });
         }
         if !self.open.is_empty() {
             self.path.push(b'/');

@@ -108,14 +108,7 @@ impl<W: Write> Writer<W> {
     pub fn with_limits(inner: W, limits: Limits) -> Self {
         let mut framing = Vec::new();
         framing::start(&mut framing);
-        Writer {
-            inner,
-            framing,
-            sent: 0,
-            limits,
-            trail: Trail::default(),
-            state: State::Root,
-        }
+        Writer { inner, framing, sent: 0, limits, trail: Trail::default(), state: State::Root }
     }
 
     /// Opens a directory; its entries follow.
@@ -142,10 +135,8 @@ impl<W: Write> Writer<W> {
     /// Writes a symbolic link.
     pub fn symlink(&mut self, name: &[u8], target: &[u8]) -> Result<(), Error> {
         self.node(name)?;
-        let checked = self
-            .limits
-            .check_target_len(target.len() as u64)
-            .and_then(|()| check_target(target));
+        let checked =
+            self.limits.check_target_len(target.len() as u64).and_then(|()| check_target(target));
         if let Err(violation) = checked {
             return Err(self.violation(violation));
         }
@@ -174,10 +165,7 @@ impl<W: Write> Writer<W> {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(source) => {
                     self.state = State::Failed;
-                    return Err(Error::Source {
-                        path: self.trail.path().to_vec(),
-                        source,
-                    });
+                    return Err(Error::Source { path: self.trail.path().to_vec(), source });
                 }
             }
         }
@@ -188,10 +176,7 @@ impl<W: Write> Writer<W> {
     pub fn begin_file(&mut self, name: &[u8], executable: bool, size: u64) -> Result<(), Error> {
         self.node(name)?;
         framing::file_open(&mut self.framing, executable, size);
-        self.state = State::Contents {
-            remaining: size,
-            size,
-        };
+        self.state = State::Contents { remaining: size, size };
         Ok(())
     }
 
@@ -203,10 +188,7 @@ impl<W: Write> Writer<W> {
         let Some(left) = remaining.checked_sub(piece.len() as u64) else {
             return Err(self.wrong_size(size, size, true));
         };
-        self.state = State::Contents {
-            remaining: left,
-            size,
-        };
+        self.state = State::Contents { remaining: left, size };
         // Small files travel with the framing, large pieces on their own.
         if self.framing.len() + piece.len() <= FLUSH_LEN {
             self.framing.extend_from_slice(piece);
@@ -262,10 +244,7 @@ impl<W: Write> Writer<W> {
             State::Root => Err(self.order("the root of a NAR has no name")),
             State::Entries => {
                 let len = name.len() as u64;
-                let checked = self
-                    .limits
-                    .check_name_len(len)
-                    .and_then(|()| self.trail.entry(name));
+                let checked = self.limits.check_name_len(len).and_then(|()| self.trail.entry(name));
                 if let Err(violation) = checked {
                     return Err(self.violation(violation));
                 }
@@ -285,11 +264,7 @@ impl<W: Write> Writer<W> {
             framing::entry_close(&mut self.framing);
             self.state = State::Entries;
         }
-        if self.framing.len() >= FLUSH_LEN {
-            self.flush_framing()
-        } else {
-            Ok(())
-        }
+        if self.framing.len() >= FLUSH_LEN { self.flush_framing() } else { Ok(()) }
     }
 
     fn flush_framing(&mut self) -> Result<(), Error> {
@@ -303,20 +278,12 @@ impl<W: Write> Writer<W> {
 
     fn violation(&mut self, violation: Violation) -> Error {
         self.state = State::Failed;
-        Error::Violation {
-            path: self.trail.path().to_vec(),
-            violation,
-        }
+        Error::Violation { path: self.trail.path().to_vec(), violation }
     }
 
     fn wrong_size(&mut self, announced: u64, written: u64, longer: bool) -> Error {
         self.state = State::Failed;
-        Error::Size {
-            path: self.trail.path().to_vec(),
-            announced,
-            written,
-            longer,
-        }
+        Error::Size { path: self.trail.path().to_vec(), announced, written, longer }
     }
 
     fn order(&mut self, what: &'static str) -> Error {

@@ -68,11 +68,8 @@ impl BitOrAssign for Flags {
 /// The names of the flags, joined by ` | `.
 impl fmt::Debug for Flags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = Self::NAMES
-            .iter()
-            .filter(|(flag, _)| self.contains(*flag))
-            .map(|(_, n)| *n)
-            .collect();
+        let names: Vec<_> =
+            Self::NAMES.iter().filter(|(flag, _)| self.contains(*flag)).map(|(_, n)| *n).collect();
         write!(f, "Flags({})", names.join(" | "))
     }
 }

@@ -142,11 +142,8 @@ impl<'a> Fields<'a> {
         let mut flags = Flags::default();
 
         let store_path = self.store_path.ok_or(Error::Missing("StorePath"))?;
-        let store_path =
-            StorePath::from_absolute(store_path, store_dir).map_err(|source| Error::StorePath {
-                field: "StorePath",
-                source,
-            })?;
+        let store_path = StorePath::from_absolute(store_path, store_dir)
+            .map_err(|source| Error::StorePath { field: "StorePath", source })?;
 
         let url = self.url.ok_or(Error::Missing("URL"))?;
         if url.is_empty() {
@@ -157,28 +154,17 @@ impl<'a> Fields<'a> {
         flag_if(&mut flags, compression.is_none(), Flags::NO_COMPRESSION);
 
         let file_hash = match self.file_hash {
-            Some(text) => Some(hash(
-                "FileHash",
-                text,
-                &mut flags,
-                Flags::FILE_HASH_ENCODING,
-            )?),
+            Some(text) => Some(hash("FileHash", text, &mut flags, Flags::FILE_HASH_ENCODING)?),
             None => None,
         };
-        let file_size = self
-            .file_size
-            .map(|text| number("FileSize", text))
-            .transpose()?;
+        let file_size = self.file_size.map(|text| number("FileSize", text)).transpose()?;
 
         let nar_hash = self.nar_hash.ok_or(Error::Missing("NarHash"))?;
         let nar_hash = hash("NarHash", nar_hash, &mut flags, Flags::NAR_HASH_ENCODING)?;
         let nar_size = self.nar_size.ok_or(Error::Missing("NarSize"))?;
         let nar_size = match number("NarSize", nar_size)? {
             0 => {
-                return Err(Error::Number {
-                    field: "NarSize",
-                    value: "0".to_owned(),
-                });
+                return Err(Error::Number { field: "NarSize", value: "0".to_owned() });
             }
             n => n,
         };
@@ -191,10 +177,7 @@ impl<'a> Fields<'a> {
             .filter(|name| !name.is_empty())
             .map(str::parse)
             .collect::<Result<Vec<StorePath>, _>>()
-            .map_err(|source| Error::StorePath {
-                field: "References",
-                source,
-            })?;
+            .map_err(|source| Error::StorePath { field: "References", source })?;
         let sorted = references.is_sorted_by(|a, b| a < b);
         flag_if(&mut flags, !sorted, Flags::REFERENCES_ORDER);
 
@@ -205,24 +188,15 @@ impl<'a> Fields<'a> {
             .filter(|_| !unknown_deriver)
             .map(str::parse)
             .transpose()
-            .map_err(|source| Error::StorePath {
-                field: "Deriver",
-                source,
-            })?;
+            .map_err(|source| Error::StorePath { field: "Deriver", source })?;
 
         let read = self.signatures.len();
-        let signatures: Vec<Signature> = self
-            .signatures
-            .into_iter()
-            .filter_map(|text| text.parse().ok())
-            .collect();
+        let signatures: Vec<Signature> =
+            self.signatures.into_iter().filter_map(|text| text.parse().ok()).collect();
         flag_if(&mut flags, signatures.len() < read, Flags::BAD_SIGNATURE);
 
         flag_if(&mut flags, self.ca == Some(""), Flags::EMPTY_CA);
-        let ca = self
-            .ca
-            .filter(|ca| !ca.is_empty())
-            .map(str::parse::<ContentAddress>);
+        let ca = self.ca.filter(|ca| !ca.is_empty()).map(str::parse::<ContentAddress>);
         let ca = ca.transpose()?;
 
         flag_if(&mut flags, !self.unknown.is_empty(), Flags::UNKNOWN_FIELDS);
@@ -267,9 +241,6 @@ fn number(field: &'static str, text: &str) -> Result<u64, Error> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     match text.parse() {
         Ok(n) if digits => Ok(n),
-        _ => Err(Error::Number {
-            field,
-            value: text.to_owned(),
-        }),
+        _ => Err(Error::Number { field, value: text.to_owned() }),
     }
 }

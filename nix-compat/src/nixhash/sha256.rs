@@ -28,10 +28,7 @@ impl Sha256 {
     pub fn parse(s: &str) -> Result<(Self, Encoding), Error> {
         match NixHash::parse(s, None)? {
             (NixHash::Sha256(digest), encoding) => Ok((Sha256(digest), encoding)),
-            (other, _) => Err(Error::WrongAlgo {
-                found: other.algo(),
-                expected: HashAlgo::Sha256,
-            }),
+            (other, _) => Err(Error::WrongAlgo { found: other.algo(), expected: HashAlgo::Sha256 }),
         }
     }
 

@@ -93,17 +93,12 @@ impl FromStr for ContentAddress {
         if let Some(hash) = s.strip_prefix("text:") {
             return Ok(ContentAddress::Text(hash.parse()?));
         }
-        let fixed = s
-            .strip_prefix("fixed:")
-            .ok_or_else(|| ParseError::Method(s.to_owned()))?;
+        let fixed = s.strip_prefix("fixed:").ok_or_else(|| ParseError::Method(s.to_owned()))?;
         let (method, hash) = [IngestionMethod::Recursive, IngestionMethod::Git]
             .into_iter()
             .find_map(|method| Some((method, fixed.strip_prefix(method.prefix())?)))
             .unwrap_or((IngestionMethod::Flat, fixed));
-        Ok(ContentAddress::Fixed {
-            method,
-            hash: hash.parse()?,
-        })
+        Ok(ContentAddress::Fixed { method, hash: hash.parse()? })
     }
 }
 
@@ -132,10 +127,9 @@ pub fn build_ca_path<'a>(
     references.dedup();
     let (mut kind, digest) = match ca {
         ContentAddress::Text(hash) => ("text".to_owned(), *hash),
-        ContentAddress::Fixed {
-            method: IngestionMethod::Recursive,
-            hash: NixHash::Sha256(d),
-        } => ("source".to_owned(), Sha256::from(*d)),
+        ContentAddress::Fixed { method: IngestionMethod::Recursive, hash: NixHash::Sha256(d) } => {
+            ("source".to_owned(), Sha256::from(*d))
+        }
         ContentAddress::Fixed { method, hash } => {
             if !references.is_empty() {
                 return Err(CaPathError::References(*ca));
@@ -179,30 +173,19 @@ mod tests {
     fn build(name: &str, ca: &str, references: &[&str], own: bool, dir: &str) -> String {
         let ca: ContentAddress = ca.parse().unwrap();
         let references: Vec<StorePath> = references.iter().map(|r| r.parse().unwrap()).collect();
-        build_ca_path(name, &ca, &references, own, &dir.parse().unwrap())
-            .unwrap()
-            .to_string()
+        build_ca_path(name, &ca, &references, own, &dir.parse().unwrap()).unwrap().to_string()
     }
 
     #[test]
     fn paths_without_references_are_those_of_nix() {
         for (path, ca) in [
-            (
-                "1y939kyks8g9gbba89f8xskz7chddba8-f.txt",
-                "fixed:md5:4425hx5d1mc9y39llj4k4nm55i",
-            ),
-            (
-                "9xqm9wf0yvnzhkj9x74lbplziqvsra3x-d",
-                "fixed:r:md5:7c2g1r2r5346l0zx7b06iayrfj",
-            ),
+            ("1y939kyks8g9gbba89f8xskz7chddba8-f.txt", "fixed:md5:4425hx5d1mc9y39llj4k4nm55i"),
+            ("9xqm9wf0yvnzhkj9x74lbplziqvsra3x-d", "fixed:r:md5:7c2g1r2r5346l0zx7b06iayrfj"),
             (
                 "4kn848vczvkyzl9npz1zz3f585s6byn3-f.txt",
                 "fixed:sha1:iwjz551fyw0cxcjgf4l6c879zabd6wpm",
             ),
-            (
-                "dl4nfkk7y41psk2xvjhys7qz50v7d78r-d",
-                "fixed:r:sha1:5njapk7s3078vma53ii7sc9hrkc1ss9n",
-            ),
+            ("dl4nfkk7y41psk2xvjhys7qz50v7d78r-d", "fixed:r:sha1:5njapk7s3078vma53ii7sc9hrkc1ss9n"),
             (
                 "d4b4lmbd433fa2xcdysz7p7zahnqh1z4-f.txt",
                 "fixed:sha256:00xyyr3fi8l6hb839bv3f7yb86yjv7xi1cgh1xnhipym4asvb4aq",
@@ -240,10 +223,8 @@ mod tests {
 
     #[test]
     fn references_are_part_of_the_path() {
-        let refs = [
-            "sb1dhjrwb4mxvmncxxprdr9c1pdf3ybd-text.txt",
-            "08g3c9zd7qsw0216x1bdlk7qrykjny7s-other",
-        ];
+        let refs =
+            ["sb1dhjrwb4mxvmncxxprdr9c1pdf3ybd-text.txt", "08g3c9zd7qsw0216x1bdlk7qrykjny7s-other"];
         let ca = "text:sha256:06r6sw586z1qdxhzy06fw9szh4qalqrg6mzl3wjzjayy075hmbl7";
         let path = build("refs.txt", ca, &refs, false, "/nix/store");
         assert_eq!(path, "5kp70f3qpzbr2mmb8b5lhb37dr3gxr6p-refs.txt");
@@ -277,9 +258,7 @@ mod tests {
 
     #[test]
     fn what_cannot_refer_to_paths_is_refused_references() {
-        let flat: ContentAddress = "fixed:sha1:iwjz551fyw0cxcjgf4l6c879zabd6wpm"
-            .parse()
-            .unwrap();
+        let flat: ContentAddress = "fixed:sha1:iwjz551fyw0cxcjgf4l6c879zabd6wpm".parse().unwrap();
         let text = ContentAddress::Text(Sha256::of(b""));
         let other: StorePath = "sb1dhjrwb4mxvmncxxprdr9c1pdf3ybd-a".parse().unwrap();
         let dir = StoreDir::default();
@@ -293,10 +272,7 @@ mod tests {
                 Err(CaPathError::SelfReference(ca))
             );
         }
-        assert!(matches!(
-            build_ca_path("a b", &text, [], false, &dir),
-            Err(CaPathError::Name(_))
-        ));
+        assert!(matches!(build_ca_path("a b", &text, [], false, &dir), Err(CaPathError::Name(_))));
     }
 
     #[test]
@@ -309,9 +285,6 @@ mod tests {
             Err(ParseError::Hash(nixhash::Error::WrongAlgo { .. }))
         ));
         assert!(matches!(parse("fixed:r:r:sha1:"), Err(ParseError::Hash(_))));
-        assert!(matches!(
-            parse("fixed:"),
-            Err(ParseError::Hash(nixhash::Error::NoAlgo))
-        ));
+        assert!(matches!(parse("fixed:"), Err(ParseError::Hash(nixhash::Error::NoAlgo))));
     }
 }

@@ -58,15 +58,7 @@ mod tests {
         for dir in ["/nix/store", "/gnu/store", "/s", "/home/me/.nix/store"] {
             assert_eq!(dir.parse::<StoreDir>().unwrap().as_str(), dir);
         }
-        for dir in [
-            "",
-            "/",
-            "nix/store",
-            "/nix/store/",
-            "/nix//store",
-            "/nix/../s",
-            "/a\nb",
-        ] {
+        for dir in ["", "/", "nix/store", "/nix/store/", "/nix//store", "/nix/../s", "/a\nb"] {
             assert_eq!(dir.parse::<StoreDir>(), Err(Error::StoreDir(dir.into())));
         }
         assert_eq!("/nix/store".parse(), Ok(StoreDir::default()));

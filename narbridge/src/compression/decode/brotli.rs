@@ -17,10 +17,7 @@ impl Brotli {
     pub(super) fn new() -> Self {
         // Strict means the windows of RFC 7932, at most 16 MiB, not the 1 GiB of its extension.
         let alloc = StandardAlloc::default;
-        Self {
-            state: Box::new(State::new_strict(alloc(), alloc(), alloc())),
-            ended: false,
-        }
+        Self { state: Box::new(State::new_strict(alloc(), alloc(), alloc())), ended: false }
     }
 }
 
@@ -47,10 +44,9 @@ impl Codec for Brotli {
             &mut self.state,
         );
         match result {
-            BrotliResult::ResultFailure => Err(Error::corrupt(
-                Compression::Brotli,
-                format!("{:?}", self.state.error_code),
-            )),
+            BrotliResult::ResultFailure => {
+                Err(Error::corrupt(Compression::Brotli, format!("{:?}", self.state.error_code)))
+            }
             BrotliResult::ResultSuccess
             | BrotliResult::NeedsMoreInput
             | BrotliResult::NeedsMoreOutput => {

@@ -13,11 +13,7 @@ pub(super) struct Bzip2 {
 
 impl Bzip2 {
     pub(super) fn new() -> Self {
-        Self {
-            stream: Decompress::new(false),
-            ended: false,
-            streams_seen: false,
-        }
+        Self { stream: Decompress::new(false), ended: false, streams_seen: false }
     }
 }
 
@@ -33,13 +29,10 @@ impl Codec for Bzip2 {
             self.ended = false;
         }
         let (in_before, out_before) = (self.stream.total_in(), self.stream.total_out());
-        let status = self
-            .stream
-            .decompress(input, output)
-            .map_err(|error| match error {
-                BzError::DataMagic if self.streams_seen => Error::TrailingBytes(Compression::Bzip2),
-                other => Error::corrupt(Compression::Bzip2, other),
-            })?;
+        let status = self.stream.decompress(input, output).map_err(|error| match error {
+            BzError::DataMagic if self.streams_seen => Error::TrailingBytes(Compression::Bzip2),
+            other => Error::corrupt(Compression::Bzip2, other),
+        })?;
         match status {
             Status::StreamEnd => {
                 self.ended = true;

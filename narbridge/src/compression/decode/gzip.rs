@@ -14,10 +14,7 @@ pub(super) struct Gzip<R> {
 
 impl<R: BufRead> Gzip<R> {
     pub(super) fn new(source: R) -> Self {
-        Self {
-            decoder: MultiGzDecoder::new(Watched::new(source)),
-            failed: false,
-        }
+        Self { decoder: MultiGzDecoder::new(Watched::new(source)), failed: false }
     }
 }
 

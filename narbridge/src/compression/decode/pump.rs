@@ -45,11 +45,7 @@ enum State {
 
 impl<R: BufRead, C: Codec> Pump<R, C> {
     pub(super) const fn new(source: R, codec: C) -> Self {
-        Self {
-            source,
-            codec,
-            state: State::Running,
-        }
+        Self { source, codec, state: State::Running }
     }
 
     fn advance(&mut self, output: &mut [u8]) -> io::Result<usize> {

@@ -17,10 +17,7 @@ fn what_the_tools_write_is_read() {
         for len in testing::SIZES {
             for plain in [testing::text(len), testing::noise(len)] {
                 let encoded = testing::compress(compression, &plain);
-                assert!(
-                    decode(compression, &encoded).unwrap() == plain,
-                    "{compression} {len}"
-                );
+                assert!(decode(compression, &encoded).unwrap() == plain, "{compression} {len}");
             }
         }
     }
@@ -32,48 +29,21 @@ fn every_level_and_dictionary_in_use_is_read() {
     for (compression, program, args) in [
         (Compression::Zstd, "zstd", vec!["-c", "--fast=5"]),
         (Compression::Zstd, "zstd", vec!["-c", "-19", "--check"]),
-        (
-            Compression::Zstd,
-            "zstd",
-            vec!["-c", "--ultra", "-22", "--long=27"],
-        ),
+        (Compression::Zstd, "zstd", vec!["-c", "--ultra", "-22", "--long=27"]),
         (Compression::Xz, "xz", vec!["-c", "-9e"]),
         (Compression::Xz, "xz", vec!["-c", "-0", "-C", "none"]),
         (Compression::Xz, "xz", vec!["-c", "-0", "-C", "sha256"]),
-        (
-            Compression::Xz,
-            "xz",
-            vec!["-c", "-T2", "--block-size=10000"],
-        ),
-        (
-            Compression::Xz,
-            "xz",
-            vec!["-c", "--x86", "--delta", "--lzma2=dict=64MiB"],
-        ),
+        (Compression::Xz, "xz", vec!["-c", "-T2", "--block-size=10000"]),
+        (Compression::Xz, "xz", vec!["-c", "--x86", "--delta", "--lzma2=dict=64MiB"]),
         (Compression::Bzip2, "bzip2", vec!["-c", "-1"]),
-        (
-            Compression::Brotli,
-            "brotli",
-            vec!["-c", "-q", "11", "-w", "24"],
-        ),
-        (
-            Compression::Brotli,
-            "brotli",
-            vec!["-c", "-q", "0", "-w", "10"],
-        ),
+        (Compression::Brotli, "brotli", vec!["-c", "-q", "11", "-w", "24"]),
+        (Compression::Brotli, "brotli", vec!["-c", "-q", "0", "-w", "10"]),
         (Compression::Gzip, "gzip", vec!["-c", "-9"]),
-        (
-            Compression::Lz4,
-            "lz4",
-            vec!["-qc", "-B4", "-BD", "-BX", "--content-size"],
-        ),
+        (Compression::Lz4, "lz4", vec!["-qc", "-B4", "-BD", "-BX", "--content-size"]),
         (Compression::Lz4, "lz4", vec!["-c", "-9", "--no-frame-crc"]),
     ] {
         let encoded = testing::run(program, &args, &plain);
-        assert!(
-            decode(compression, &encoded).unwrap() == plain,
-            "{program} {args:?}"
-        );
+        assert!(decode(compression, &encoded).unwrap() == plain, "{program} {args:?}");
     }
 }
 
@@ -84,10 +54,7 @@ fn streams_in_a_row_are_one() {
         let mut encoded = testing::compress(compression, &a);
         encoded.extend(testing::compress(compression, b""));
         encoded.extend(testing::compress(compression, &b));
-        assert!(
-            decode(compression, &encoded).unwrap() == [a, b].concat(),
-            "{compression}"
-        );
+        assert!(decode(compression, &encoded).unwrap() == [a, b].concat(), "{compression}");
     }
 }
 
@@ -133,15 +100,9 @@ fn cuts_between_blocks_and_inside_a_second_stream_are_told() {
         encoded.extend(testing::compress(compression, b"second"));
         // Everywhere near what may be a block's edge, and all over the second stream.
         let edges = (1..5).flat_map(|n| n * (1 << 16)..n * (1 << 16) + 64);
-        for cut in edges
-            .chain(first + 1..encoded.len())
-            .filter(|&c| c != first)
-        {
+        for cut in edges.chain(first + 1..encoded.len()).filter(|&c| c != first) {
             let result = decode(compression, &encoded[..cut]);
-            assert!(
-                matches!(result, Err(Error::Truncated(_))),
-                "{compression} cut at {cut}"
-            );
+            assert!(matches!(result, Err(Error::Truncated(_))), "{compression} cut at {cut}");
         }
     }
 }
@@ -168,10 +129,7 @@ fn bytes_behind_the_end_are_an_error() {
 fn other_bytes_are_corrupt() {
     for compression in COMPRESSED {
         let result = decode(compression, b"\x11this is none of the formats");
-        assert!(
-            matches!(result, Err(Error::Corrupt { .. })),
-            "{compression}: {result:?}"
-        );
+        assert!(matches!(result, Err(Error::Corrupt { .. })), "{compression}: {result:?}");
     }
 }
 
@@ -184,10 +142,7 @@ fn a_flipped_bit_never_panics_nor_passes_where_a_checksum_guards() {
             let mut spoilt = encoded.clone();
             spoilt[bit / 8] ^= 1 << (bit % 8);
             let result = decode(compression, &spoilt);
-            if matches!(
-                compression,
-                Compression::Xz | Compression::Bzip2 | Compression::Gzip
-            ) {
+            if matches!(compression, Compression::Xz | Compression::Bzip2 | Compression::Gzip) {
                 // Some bits of bzip2 change nothing, such as how large blocks may be.
                 assert!(
                     result.is_err() || result.is_ok_and(|p| p == plain),
@@ -204,16 +159,7 @@ fn windows_beyond_the_limit_are_refused_before_they_are_allocated() {
     for exponent in [28 - 10, 31] {
         let frame = [0x28, 0xb5, 0x2f, 0xfd, 0, exponent << 3, 1, 0, 0];
         let result = decode(Compression::Zstd, &frame);
-        assert!(
-            matches!(
-                result,
-                Err(Error::MemoryLimit {
-                    limit: 0x800_0000,
-                    ..
-                })
-            ),
-            "{result:?}"
-        );
+        assert!(matches!(result, Err(Error::MemoryLimit { limit: 0x800_0000, .. })), "{result:?}");
     }
     let widest = testing::run("zstd", &["-c", "--long=27"], &testing::noise(1000));
     decode(Compression::Zstd, &widest).unwrap();
@@ -228,27 +174,17 @@ fn windows_beyond_the_limit_are_refused_before_they_are_allocated() {
         let result = decode(Compression::Xz, &xz);
         match allowed {
             true => assert_eq!(result.unwrap(), b"plain"),
-            false => assert!(
-                matches!(result, Err(Error::MemoryLimit { .. })),
-                "{result:?}"
-            ),
+            false => assert!(matches!(result, Err(Error::MemoryLimit { .. })), "{result:?}"),
         }
     }
 
     let brotli = testing::run("brotli", &["-c", "--large_window=30"], b"plain");
-    assert!(matches!(
-        decode(Compression::Brotli, &brotli),
-        Err(Error::Corrupt { .. })
-    ));
+    assert!(matches!(decode(Compression::Brotli, &brotli), Err(Error::Corrupt { .. })));
 }
 
 #[test]
 fn a_bomb_takes_no_more_memory_than_its_reader_s_buffer() {
-    let bomb = testing::run(
-        "sh",
-        &["-c", "head -c 1G /dev/zero | zstd -c -19 --long=27"],
-        b"",
-    );
+    let bomb = testing::run("sh", &["-c", "head -c 1G /dev/zero | zstd -c -19 --long=27"], b"");
     let mut reader = decoder(Compression::Zstd, &bomb[..]).unwrap();
     let mut buffer = vec![0; 256 << 10];
     let mut total = 0_u64;
@@ -291,11 +227,7 @@ fn tiny_inputs_and_tiny_outputs_make_no_difference() {
             }
         }
         assert!(got == plain, "{compression}");
-        assert_eq!(
-            reader.read(&mut buffer).unwrap(),
-            0,
-            "the end stays the end"
-        );
+        assert_eq!(reader.read(&mut buffer).unwrap(), 0, "the end stays the end");
     }
 }
 
@@ -305,10 +237,7 @@ struct Failing<'a>(&'a [u8]);
 impl Read for Failing<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.0.read(buffer)? {
-            0 => Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the peer has gone",
-            )),
+            0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the peer has gone")),
             n => Ok(n),
         }
     }
@@ -317,10 +246,7 @@ impl Read for Failing<'_> {
 impl BufRead for Failing<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         match self.0 {
-            [] => Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the peer has gone",
-            )),
+            [] => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the peer has gone")),
             bytes => Ok(bytes),
         }
     }
@@ -338,19 +264,10 @@ fn a_failing_source_is_told_from_a_truncated_input() {
         for len in [0, 1, encoded.len() / 2, encoded.len() - 1, encoded.len()] {
             let mut reader = decoder(compression, Failing(&encoded[..len])).unwrap();
             let error = reader.read_to_end(&mut Vec::new()).unwrap_err();
-            assert!(
-                error.to_string().contains("the peer has gone"),
-                "{compression}: {error}"
-            );
-            assert!(
-                matches!(Error::from(error), Error::Read(_)),
-                "{compression}"
-            );
+            assert!(error.to_string().contains("the peer has gone"), "{compression}: {error}");
+            assert!(matches!(Error::from(error), Error::Read(_)), "{compression}");
             let again = reader.read(&mut [0; 10]).unwrap_err();
-            assert!(
-                matches!(Error::from(again), Error::FailedBefore(_)),
-                "{compression}"
-            );
+            assert!(matches!(Error::from(again), Error::FailedBefore(_)), "{compression}");
         }
     }
 }
@@ -374,10 +291,6 @@ fn speed() {
         let mut reader = decoder(compression, &encoded[..]).unwrap();
         while reader.read(&mut buffer).unwrap() > 0 {}
         let rate = plain.len() as f64 / 1e6 / start.elapsed().as_secs_f64();
-        println!(
-            "{compression}: {} -> {}, {rate:.0} MB/s",
-            encoded.len(),
-            plain.len()
-        );
+        println!("{compression}: {} -> {}, {rate:.0} MB/s", encoded.len(), plain.len());
     }
 }

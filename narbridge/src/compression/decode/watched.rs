@@ -14,11 +14,7 @@ pub(super) struct Watched<R> {
 
 impl<R: BufRead> Watched<R> {
     pub(super) const fn new(inner: R) -> Self {
-        Self {
-            inner,
-            failed: false,
-            asked_past_end: false,
-        }
+        Self { inner, failed: false, asked_past_end: false }
     }
 
     /// Whether the reader has been asked for bytes and had none left.
@@ -65,21 +61,13 @@ impl<R: BufRead> Read for Watched<R> {
         if buffer.is_empty() {
             return Ok(0);
         }
-        if self.wait()? {
-            self.inner.read(buffer)
-        } else {
-            Ok(0)
-        }
+        if self.wait()? { self.inner.read(buffer) } else { Ok(0) }
     }
 }
 
 impl<R: BufRead> BufRead for Watched<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.wait()? {
-            self.inner.fill_buf()
-        } else {
-            Ok(&[])
-        }
+        if self.wait()? { self.inner.fill_buf() } else { Ok(&[]) }
     }
 
     fn consume(&mut self, amount: usize) {

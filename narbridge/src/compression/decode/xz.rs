@@ -19,10 +19,7 @@ impl Xz {
     pub(super) fn new() -> Result<Self, Error> {
         let stream = Stream::new_stream_decoder(MAX_XZ_MEMORY, CONCATENATED)
             .map_err(|_| Error::OutOfMemory(Compression::Xz))?;
-        Ok(Self {
-            stream,
-            ended: false,
-        })
+        Ok(Self { stream, ended: false })
     }
 }
 
@@ -34,23 +31,15 @@ impl Codec for Xz {
             return Ok(Step { read: 0, wrote: 0 });
         }
         // liblzma cannot know that no further stream follows until it is told.
-        let action = if input.is_empty() {
-            Action::Finish
-        } else {
-            Action::Run
-        };
+        let action = if input.is_empty() { Action::Finish } else { Action::Run };
         let (in_before, out_before) = (self.stream.total_in(), self.stream.total_out());
-        let status = self
-            .stream
-            .process(input, output, action)
-            .map_err(|error| match error {
-                LzmaError::MemLimit => Error::MemoryLimit {
-                    compression: Compression::Xz,
-                    limit: MAX_XZ_MEMORY,
-                },
-                LzmaError::Mem => Error::OutOfMemory(Compression::Xz),
-                other => Error::corrupt(Compression::Xz, other),
-            })?;
+        let status = self.stream.process(input, output, action).map_err(|error| match error {
+            LzmaError::MemLimit => {
+                Error::MemoryLimit { compression: Compression::Xz, limit: MAX_XZ_MEMORY }
+            }
+            LzmaError::Mem => Error::OutOfMemory(Compression::Xz),
+            other => Error::corrupt(Compression::Xz, other),
+        })?;
         self.ended = status == Status::StreamEnd;
         let moved = |now: u64, before: u64| usize::try_from(now - before).unwrap_or(usize::MAX);
         Ok(Step {

@@ -24,11 +24,7 @@ impl Zstd {
         decoder
             .set_parameter(DParameter::WindowLogMax(MAX_ZSTD_WINDOW_LOG))
             .map_err(out_of_memory)?;
-        Ok(Self {
-            decoder,
-            whole: false,
-            frames_seen: false,
-        })
+        Ok(Self { decoder, whole: false, frames_seen: false })
     }
 
     fn explain(&self, error: std::io::Error) -> Error {
@@ -39,10 +35,7 @@ impl Zstd {
                 .is_some_and(|e| e.is(kind))
         };
         if kind_is(ZSTD_ErrorCode::ZSTD_error_frameParameter_windowTooLarge) {
-            Error::MemoryLimit {
-                compression: Compression::Zstd,
-                limit: 1 << MAX_ZSTD_WINDOW_LOG,
-            }
+            Error::MemoryLimit { compression: Compression::Zstd, limit: 1 << MAX_ZSTD_WINDOW_LOG }
         } else if kind_is(ZSTD_ErrorCode::ZSTD_error_memory_allocation) {
             Error::OutOfMemory(Compression::Zstd)
         } else if self.frames_seen && kind_is(ZSTD_ErrorCode::ZSTD_error_prefix_unknown) {
@@ -62,14 +55,8 @@ impl Codec for Zstd {
         }
         let mut from = InBuffer::around(input);
         let mut to = OutBuffer::around(output);
-        let missing = self
-            .decoder
-            .run(&mut from, &mut to)
-            .map_err(|e| self.explain(e))?;
-        let step = Step {
-            read: from.pos(),
-            wrote: to.pos(),
-        };
+        let missing = self.decoder.run(&mut from, &mut to).map_err(|e| self.explain(e))?;
+        let step = Step { read: from.pos(), wrote: to.pos() };
         self.whole = missing == 0;
         self.frames_seen |= self.whole;
         Ok(step)

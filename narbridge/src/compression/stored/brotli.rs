@@ -15,11 +15,7 @@ pub(super) fn layout(plain_len: u64) -> Layout {
         chunk_header_len: CHUNK_HEADER_LEN,
         chunk_header,
         // Alone, it has the window size before it.
-        tail: vec![if plain_len == 0 {
-            LAST_AND_EMPTY << 1
-        } else {
-            LAST_AND_EMPTY
-        }],
+        tail: vec![if plain_len == 0 { LAST_AND_EMPTY << 1 } else { LAST_AND_EMPTY }],
         checksum_len: 0,
     }
 }

@@ -24,11 +24,7 @@ pub struct StoredEncoder {
 }
 
 enum Body {
-    Stored {
-        layout: Layout,
-        framing_is_due: bool,
-        trailer: Option<Trailer>,
-    },
+    Stored { layout: Layout, framing_is_due: bool, trailer: Option<Trailer> },
     // Boxed for its size.
     Bzip2(Box<Bzip2>),
 }
@@ -44,13 +40,7 @@ impl StoredEncoder {
             },
             None => Body::Bzip2(Box::new(Bzip2::new())),
         };
-        Ok(Self {
-            compression,
-            plain_len,
-            plain_pos: 0,
-            skip: 0,
-            body,
-        })
+        Ok(Self { compression, plain_len, plain_pos: 0, skip: 0, body })
     }
 
     /// An encoder whose output starts at byte `offset` of the whole output.
@@ -65,19 +55,10 @@ impl StoredEncoder {
     pub fn resume_at(compression: Compression, plain_len: u64, offset: u64) -> Result<Self, Error> {
         let mut encoder = Self::new(compression, plain_len)?;
         if let Some(len) = encoder.encoded_len().filter(|&len| offset > len) {
-            return Err(Error::OutOfRange {
-                compression,
-                len,
-                offset,
-            });
+            return Err(Error::OutOfRange { compression, len, offset });
         }
         encoder.skip = offset;
-        if let Body::Stored {
-            layout,
-            trailer: None,
-            ..
-        } = &encoder.body
-        {
+        if let Body::Stored { layout, trailer: None, .. } = &encoder.body {
             let place = layout.place(plain_len, offset);
             encoder.plain_pos = place.plain;
             encoder.skip = place.framing_passed;
@@ -112,11 +93,7 @@ impl StoredEncoder {
         }
         let skip = &mut self.skip;
         match &mut self.body {
-            Body::Stored {
-                layout,
-                framing_is_due,
-                trailer,
-            } => {
+            Body::Stored { layout, framing_is_due, trailer } => {
                 if let Some(trailer) = trailer {
                     trailer.update(plain);
                 }
@@ -156,9 +133,7 @@ impl StoredEncoder {
         }
         self.encode(&[], out)?;
         match self.body {
-            Body::Stored {
-                layout, trailer, ..
-            } => {
+            Body::Stored { layout, trailer, .. } => {
                 append(out, &mut self.skip, &layout.tail);
                 if let Some(trailer) = trailer {
                     append(out, &mut self.skip, &trailer.finish(self.plain_len));
@@ -170,11 +145,7 @@ impl StoredEncoder {
     }
 
     const fn wrong_length(&self, got: u64) -> Error {
-        Error::PlainLength {
-            compression: self.compression,
-            expected: self.plain_len,
-            got,
-        }
+        Error::PlainLength { compression: self.compression, expected: self.plain_len, got }
     }
 }
 

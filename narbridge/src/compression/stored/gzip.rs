@@ -12,14 +12,7 @@ const TRAILER_LEN: u64 = 8;
 pub(super) fn layout(plain_len: u64) -> Layout {
     let mut tail = Vec::new();
     if plain_len == 0 {
-        chunk_header(
-            Chunk {
-                len: 0,
-                is_first: true,
-                is_last: true,
-            },
-            &mut tail,
-        );
+        chunk_header(Chunk { len: 0, is_first: true, is_last: true }, &mut tail);
     }
     Layout {
         head: HEADER.to_vec(),

@@ -79,36 +79,21 @@ impl Layout {
     /// The place of the byte at `offset`, which is not beyond the end.
     pub(super) fn place(&self, plain_len: u64, offset: u64) -> Place {
         let Some(in_body) = offset.checked_sub(self.head_len()) else {
-            return Place {
-                plain: 0,
-                framing_passed: offset,
-            };
+            return Place { plain: 0, framing_passed: offset };
         };
         let tail_start = self.encoded_len(plain_len) - self.tail_len();
         if let Some(in_tail) = offset.checked_sub(tail_start) {
             let before = if plain_len == 0 { self.head_len() } else { 0 };
-            return Place {
-                plain: plain_len,
-                framing_passed: before + in_tail,
-            };
+            return Place { plain: plain_len, framing_passed: before + in_tail };
         }
         let stride = self.chunk_header_len + self.chunk_len;
         let (chunk, in_chunk) = (in_body / stride, in_body % stride);
         let chunk_start = chunk * self.chunk_len;
-        if let Some(in_data) = in_chunk
-            .checked_sub(self.chunk_header_len)
-            .filter(|&n| n > 0)
-        {
-            return Place {
-                plain: chunk_start + in_data,
-                framing_passed: 0,
-            };
+        if let Some(in_data) = in_chunk.checked_sub(self.chunk_header_len).filter(|&n| n > 0) {
+            return Place { plain: chunk_start + in_data, framing_passed: 0 };
         }
         let before = if chunk == 0 { self.head_len() } else { 0 };
-        Place {
-            plain: chunk_start,
-            framing_passed: before + in_chunk,
-        }
+        Place { plain: chunk_start, framing_passed: before + in_chunk }
     }
 
     /// Appends the framing that lies right before a plain byte; at the plain end there is none but

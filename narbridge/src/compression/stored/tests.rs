@@ -19,10 +19,7 @@ fn encode(compression: Compression, plain: &[u8], step: usize) -> Vec<u8> {
 
 fn decode(compression: Compression, encoded: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
-    decoder(compression, encoded)
-        .unwrap()
-        .read_to_end(&mut plain)
-        .unwrap();
+    decoder(compression, encoded).unwrap().read_to_end(&mut plain).unwrap();
     plain
 }
 
@@ -32,14 +29,8 @@ fn the_real_tools_read_every_stored_form() {
         for len in SIZES {
             let plain = testing::noise(len);
             let encoded = encode(compression, &plain, 1 << 20);
-            assert!(
-                testing::decompress(compression, &encoded) == plain,
-                "{compression} {len}"
-            );
-            assert!(
-                decode(compression, &encoded) == plain,
-                "{compression} {len}"
-            );
+            assert!(testing::decompress(compression, &encoded) == plain, "{compression} {len}");
+            assert!(decode(compression, &encoded) == plain, "{compression} {len}");
         }
     }
 }
@@ -48,11 +39,9 @@ fn the_real_tools_read_every_stored_form() {
 fn the_tools_find_no_fault() {
     for len in [0, 1, 65_536, 65_537, 200_000] {
         let plain = testing::noise(len);
-        for (compression, program) in [
-            (Compression::Xz, "xz"),
-            (Compression::Gzip, "gzip"),
-            (Compression::Bzip2, "bzip2"),
-        ] {
+        for (compression, program) in
+            [(Compression::Xz, "xz"), (Compression::Gzip, "gzip"), (Compression::Bzip2, "bzip2")]
+        {
             testing::run(program, &["-t"], &encode(compression, &plain, 4096));
         }
         let zstd = encode(Compression::Zstd, &plain, 4096);
@@ -66,9 +55,7 @@ fn the_tools_find_no_fault() {
 fn lengths_are_told_beforehand() {
     for compression in Compression::ALL {
         for len in SIZES {
-            let told = StoredEncoder::new(compression, len as u64)
-                .unwrap()
-                .encoded_len();
+            let told = StoredEncoder::new(compression, len as u64).unwrap().encoded_len();
             let real = encode(compression, &testing::noise(len), 1 << 20).len() as u64;
             let expected = (compression != Compression::Bzip2).then_some(real);
             assert_eq!(told, expected, "{compression} {len}");
@@ -82,10 +69,7 @@ fn the_output_does_not_depend_on_the_pieces() {
     for compression in Compression::ALL {
         let whole = encode(compression, &plain, plain.len());
         for step in [1, 1000, 65_535, 65_536] {
-            assert!(
-                encode(compression, &plain, step) == whole,
-                "{compression} {step}"
-            );
+            assert!(encode(compression, &plain, step) == whole, "{compression} {step}");
         }
     }
 }
@@ -128,10 +112,7 @@ fn a_range_needs_only_its_own_plain_bytes() {
     ] {
         let whole = encode(compression, &plain, plain.len());
         let from_start = [1, 30, 65_571, 131_076, whole.len() - 5, whole.len()].map(|to| (0, to));
-        for (from, to) in from_start
-            .into_iter()
-            .chain([(300_000, 300_001), (65_000, 400_000)])
-        {
+        for (from, to) in from_start.into_iter().chain([(300_000, 300_001), (65_000, 400_000)]) {
             let at = |offset: usize| {
                 StoredEncoder::resume_at(compression, plain.len() as u64, offset as u64).unwrap()
             };
@@ -144,10 +125,7 @@ fn a_range_needs_only_its_own_plain_bytes() {
                 encoder.finish(&mut out).unwrap();
             }
             assert!(out.len() < to - from + 80);
-            assert!(
-                out[..to - from] == whole[from..to],
-                "{compression} {from}..{to}"
-            );
+            assert!(out[..to - from] == whole[from..to], "{compression} {from}..{to}");
         }
     }
 }
@@ -160,24 +138,10 @@ fn a_wrong_number_of_bytes_is_refused() {
         encoder.encode(b"12345678", &mut out).unwrap();
         let before = out.clone();
         let result = encoder.encode(b"123", &mut out);
-        assert!(matches!(
-            result,
-            Err(Error::PlainLength {
-                expected: 10,
-                got: 11,
-                ..
-            })
-        ));
+        assert!(matches!(result, Err(Error::PlainLength { expected: 10, got: 11, .. })));
         assert_eq!(out, before);
         let result = encoder.finish(&mut out);
-        assert!(matches!(
-            result,
-            Err(Error::PlainLength {
-                expected: 10,
-                got: 8,
-                ..
-            })
-        ));
+        assert!(matches!(result, Err(Error::PlainLength { expected: 10, got: 8, .. })));
     }
 }
 
@@ -237,10 +201,6 @@ fn speed() {
         }
         encoder.finish(&mut out).unwrap();
         let rate = plain.len() as f64 / 1e6 / start.elapsed().as_secs_f64();
-        println!(
-            "{compression}: {} -> {}, {rate:.0} MB/s",
-            plain.len(),
-            out.len()
-        );
+        println!("{compression}: {} -> {}, {rate:.0} MB/s", plain.len(), out.len());
     }
 }

@@ -65,11 +65,7 @@ fn header(plain_len: u64) -> Vec<u8> {
     };
     // A single segment is its own window.
     let one_block = plain_len <= MAX_BLOCK_LEN as u64;
-    header.push(if one_block {
-        flags | SINGLE_SEGMENT
-    } else {
-        flags
-    });
+    header.push(if one_block { flags | SINGLE_SEGMENT } else { flags });
     if !one_block {
         header.push(WINDOW_DESCRIPTOR);
     }
@@ -89,11 +85,7 @@ pub(super) fn layout(plain_len: u64) -> Layout {
         chunk_len: MAX_BLOCK_LEN as u64,
         chunk_header_len: BLOCK_HEADER_LEN as u64,
         chunk_header: |chunk: Chunk, out| out.extend(block_header(chunk.len, chunk.is_last)),
-        tail: if plain_len == 0 {
-            block_header(0, true).to_vec()
-        } else {
-            Vec::new()
-        },
+        tail: if plain_len == 0 { block_header(0, true).to_vec() } else { Vec::new() },
         checksum_len: 0,
     }
 }

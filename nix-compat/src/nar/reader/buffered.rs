@@ -55,13 +55,7 @@ impl<R> fmt::Debug for Buffered<R> {
 
 impl<R: Read> Buffered<R> {
     pub fn new(inner: R) -> Self {
-        Buffered {
-            inner,
-            buf: vec![0; BUFFER_LEN],
-            start: 0,
-            end: 0,
-            base: 0,
-        }
+        Buffered { inner, buf: vec![0; BUFFER_LEN], start: 0, end: 0, base: 0 }
     }
 
     /// Offset in the archive of the first byte not consumed.
@@ -89,11 +83,7 @@ impl<R: Read> Buffered<R> {
     /// Reads once, so that at least one more byte is at hand, after making
     /// room for `room` bytes from the current position on.
     pub fn read_more(&mut self, room: usize) -> Result<(), Fault> {
-        if self.read_some(room)? == 0 {
-            Err(Problem::Truncated.into())
-        } else {
-            Ok(())
-        }
+        if self.read_some(room)? == 0 { Err(Problem::Truncated.into()) } else { Ok(()) }
     }
 
     fn read_some(&mut self, room: usize) -> Result<usize, Fault> {
@@ -157,11 +147,7 @@ impl<R: Read> Buffered<R> {
     /// Consumes `token`, which must come next.
     #[inline]
     pub fn expect(&mut self, token: Token) -> Result<(), Fault> {
-        if self.accept(token)? {
-            Ok(())
-        } else {
-            Err(Problem::Expected(token.what).into())
-        }
+        if self.accept(token)? { Ok(()) } else { Err(Problem::Expected(token.what).into()) }
     }
 
     /// Consumes the length of a string.
@@ -193,9 +179,7 @@ impl<R: Read> Buffered<R> {
     /// nothing was read since.
     pub fn last_string(&self, len: usize) -> &[u8] {
         let end = self.start.saturating_sub(padding(len as u64));
-        self.buf
-            .get(end.saturating_sub(len)..end)
-            .unwrap_or_default()
+        self.buf.get(end.saturating_sub(len)..end).unwrap_or_default()
     }
 
     /// Consumes `n` zero bytes.

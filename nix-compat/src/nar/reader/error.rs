@@ -81,10 +81,7 @@ impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match &error {
             Error::Io { source, .. } => source.kind(),
-            Error::Malformed {
-                problem: Problem::Truncated,
-                ..
-            } => io::ErrorKind::UnexpectedEof,
+            Error::Malformed { problem: Problem::Truncated, .. } => io::ErrorKind::UnexpectedEof,
             Error::Malformed { .. } => io::ErrorKind::InvalidData,
         };
         io::Error::new(kind, error)

@@ -1,0 +1,31 @@
+//! What the end-to-end tests share: the `granary` server as a child process, Nix clients of three
+//! versions, closures of real store paths, and store paths made up on the spot.
+//!
+//! The formats that the tests send (NAR, narinfo, nix32) are written here once more, on purpose
+//! without Granary's own crates: a mistake there must not be able to agree with itself.
+//!
+//! Nothing is skipped: a missing part is a panic that says how to get it.
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a helper that fails should fail its test on the spot"
+)]
+
+pub mod closure;
+pub mod codec;
+pub mod http;
+pub mod nar;
+pub mod narinfo;
+pub mod nix;
+pub mod packs;
+pub mod places;
+pub mod random;
+pub mod server;
+pub mod upload;
+
+pub use closure::Closure;
+pub use http::Http;
+pub use nix::{ChrootStore, Nix, Version};
+pub use server::Server;

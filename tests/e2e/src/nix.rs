@@ -1,0 +1,238 @@
+//! Nix clients, each with a home, a configuration and credentials of its own.
+
+use crate::closure::{Closure, StorePath};
+use crate::places;
+use crate::server::Server;
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use tempfile::TempDir;
+
+/// The Nix versions that `tests/setup` provides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// 2.8, Debian 12's own.
+    V2_8,
+    /// 2.26, of trixie.
+    V2_26,
+    /// 2.34, of forky.
+    V2_34,
+}
+
+impl Version {
+    fn bin(self) -> PathBuf {
+        match self {
+            Self::V2_8 => PathBuf::from("/usr/bin"),
+            Self::V2_26 => places::tools().join("nix-trixie/bin"),
+            Self::V2_34 => places::tools().join("nix-forky/bin"),
+        }
+    }
+
+    fn number(self) -> &'static str {
+        match self {
+            Self::V2_8 => "2.8.",
+            Self::V2_26 => "2.26.",
+            Self::V2_34 => "2.34.",
+        }
+    }
+}
+
+/// A client. Its home is new, so it knows nothing of earlier pushes and pulls.
+#[derive(Debug)]
+pub struct Nix {
+    bin: PathBuf,
+    home: TempDir,
+}
+
+impl Nix {
+    /// A client that has the server's token, and trusts its key and no other.
+    pub fn of(version: Version, server: &Server) -> Self {
+        Self::with(version, server.token(), server.public_key())
+    }
+
+    /// A client with that password for 127.0.0.1 that trusts that key and no other.
+    pub fn with(version: Version, token: &str, public_key: &str) -> Self {
+        let nix = Self { bin: version.bin(), home: places::scratch() };
+        let home = nix.home.path();
+        let netrc = home.join("netrc");
+        write(&netrc, &format!("machine 127.0.0.1 login any password {token}\n"));
+        write(
+            &home.join("nix.conf"),
+            &format!(
+                "experimental-features = nix-command\n\
+                 substituters =\n\
+                 trusted-public-keys = {public_key}\n\
+                 require-sigs = true\n\
+                 netrc-file = {}\n\
+                 sandbox = false\n\
+                 build-users-group =\n\
+                 fsync-metadata = false\n",
+                netrc.display()
+            ),
+        );
+        let said = nix.run(None, "nix", &["--version"]);
+        assert!(said.contains(version.number()), "{version:?} is {said}: see tests/setup");
+        nix
+    }
+
+    /// `nix copy --to URL` of the closure.
+    pub fn copy_to(&self, url: &str, closure: &Closure) {
+        self.run(Some(&closure.root), "nix", &["copy", "--to", url, &closure.top]);
+    }
+
+    /// `nix copy --from URL` of a path with its closure, into a new store. Signatures required.
+    pub fn copy_from(&self, url: &str, path: &str) -> ChrootStore {
+        let store = ChrootStore::new();
+        self.run(Some(store.root()), "nix", &["copy", "--from", url, path]);
+        store
+    }
+
+    /// The same by substitution, as a build would get it.
+    pub fn substitute(&self, url: &str, path: &str) -> ChrootStore {
+        let store = ChrootStore::new();
+        let arguments = ["--realise", path, "--option", "substituters", url];
+        self.run(Some(store.root()), "nix-store", &arguments);
+        store
+    }
+
+    /// Fails unless `store` holds `closure`: all its paths and no others, registered, sound in
+    /// Nix's own eyes, and each with the NAR that it had where it was built.
+    pub fn assert_same(&self, store: &ChrootStore, closure: &Closure) {
+        let registered = self.run(Some(store.root()), "nix-store", &["-qR", &closure.top]);
+        let mut registered: Vec<_> = registered.lines().collect();
+        registered.sort_unstable();
+        let mut expected: Vec<_> = closure.paths.iter().map(|p| p.path.as_str()).collect();
+        expected.sort_unstable();
+        assert_eq!(registered, expected, "the closure of {}", closure.top);
+
+        self.run(Some(store.root()), "nix-store", &["--verify", "--check-contents"]);
+
+        let half = closure.paths.len() / 2;
+        let (first, second) = closure.paths.split_at(half);
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| self.assert_dumps(store, second));
+            self.assert_dumps(store, first);
+            other.join().expect("every dump is identical");
+        });
+    }
+
+    fn assert_dumps(&self, store: &ChrootStore, paths: &[StorePath]) {
+        for path in paths {
+            let dumped = self.dump_hash(&store.real(&path.path));
+            assert_eq!(dumped, path.nar_hash, "{} came back another", path.path);
+        }
+    }
+
+    /// SHA-256 in hex of `nix-store --dump`.
+    fn dump_hash(&self, path: &Path) -> String {
+        let mut child = self
+            .command(None, "nix-store")
+            .arg("--dump")
+            .arg(path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("nix-store runs");
+        let mut hash = Sha256::new();
+        let mut nar = child.stdout.take().expect("piped");
+        std::io::copy(&mut nar, &mut HashWriter(&mut hash)).expect("its output");
+        assert!(child.wait().expect("its end").success(), "nix-store --dump {}", path.display());
+        data_encoding::HEXLOWER.encode(&hash.finalize())
+    }
+
+    /// The NAR URLs this client remembers, by hash part: those of its own uploads, for a client
+    /// that has only pushed.
+    pub fn remembered_urls(&self) -> BTreeMap<String, RememberedNar> {
+        const QUERY: &str = "import glob, json, sqlite3, sys\n\
+            [name] = glob.glob(sys.argv[1] + '/.cache/nix/binary-cache-v*.sqlite')\n\
+            query = 'select hashPart, url, compression from NARs where present = 1'\n\
+            print(json.dumps(sqlite3.connect(name).execute(query).fetchall()))";
+        let output = Command::new("/usr/bin/python3")
+            .args(["-c", QUERY])
+            .arg(self.home.path())
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("python3 runs");
+        assert!(output.status.success(), "this Nix keeps its narinfo cache elsewhere");
+        let rows: Vec<(String, String, String)> =
+            serde_json::from_slice(&output.stdout).expect("rows");
+        rows.into_iter()
+            .map(|(hash, url, compression)| (hash, RememberedNar { url, compression }))
+            .collect()
+    }
+
+    fn command(&self, root: Option<&Path>, program: &str) -> Command {
+        let mut command = Command::new(self.bin.join(program));
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", self.home.path())
+            .env("NIX_CONF_DIR", self.home.path())
+            .stdin(Stdio::null());
+        if let Some(root) = root {
+            command.env("NIX_REMOTE", format!("local?root={}", root.display()));
+        }
+        command
+    }
+
+    fn run(&self, root: Option<&Path>, program: &str, arguments: &[&str]) -> String {
+        let output = self.command(root, program).args(arguments).output().unwrap_or_else(|error| {
+            panic!("{}: {error}: run tests/setup", self.bin.join(program).display())
+        });
+        assert!(
+            output.status.success(),
+            "{}/{program} {}: {}\n{}",
+            self.bin.display(),
+            arguments.join(" "),
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+/// A NAR as a client's own narinfo cache has it.
+#[derive(Debug, Clone)]
+pub struct RememberedNar {
+    /// Relative to the cache.
+    pub url: String,
+    /// By name.
+    pub compression: String,
+}
+
+struct HashWriter<'a>(&'a mut Sha256);
+
+impl std::io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An empty store in a directory of its own, gone when dropped.
+#[derive(Debug)]
+pub struct ChrootStore(TempDir);
+
+impl ChrootStore {
+    fn new() -> Self {
+        Self(places::scratch())
+    }
+
+    /// The directory that holds `nix/store`.
+    pub fn root(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Where a store path really is.
+    pub fn real(&self, store_path: &str) -> PathBuf {
+        self.root().join(store_path.trim_start_matches('/'))
+    }
+}
+
+fn write(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}

@@ -1,0 +1,168 @@
+//! The `granary` server as a child process.
+
+use crate::http::Http;
+use crate::places;
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// Long enough for a rebuild of the index on a busy machine.
+const START: Duration = Duration::from_secs(120);
+const STOP: Duration = Duration::from_secs(60);
+
+/// A running `granary serve`. Killed when dropped.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    data: PathBuf,
+    arguments: Vec<String>,
+    port: u16,
+    token: String,
+    public_key: String,
+}
+
+impl Server {
+    /// Starts on `data` and waits until it listens.
+    pub fn start(data: &Path) -> Self {
+        Self::start_with(data, &[])
+    }
+
+    /// The same, with more arguments.
+    pub fn start_with(data: &Path, arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        Self::spawn(data, 0, arguments)
+    }
+
+    fn spawn(data: &Path, port: u16, arguments: Vec<String>) -> Self {
+        let mut child = Command::new(places::granary())
+            .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--data"])
+            .arg(data)
+            .args(&arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the server starts");
+        let stdout = child.stdout.take().expect("piped");
+        let (found, port) = mpsc::channel();
+        // Reads on until the end: a full pipe would stop the server.
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                eprintln!("granary: {line}");
+                if let Some(port) = port_in(&line) {
+                    // Only the first is waited for.
+                    let _ = found.send(port);
+                }
+            }
+        });
+        let port = port.recv_timeout(START).unwrap_or_else(|error| {
+            let status = child.try_wait();
+            drop(child.kill());
+            panic!("the server printed no address ({error}); its status: {status:?}")
+        });
+        let read = |name: &str| {
+            let path = data.join(name);
+            let text = std::fs::read_to_string(&path);
+            text.unwrap_or_else(|error| panic!("{}: {error}", path.display())).trim().to_owned()
+        };
+        let token = read("root-token");
+        let public_key = read("public-key");
+        Self { child, data: data.to_owned(), arguments, port, token, public_key }
+    }
+
+    /// The cache: `http://127.0.0.1:PORT/default`.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/default", self.port)
+    }
+
+    /// The token that may do everything.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// `name:base64`, as Nix's trusted-public-keys has it.
+    pub fn public_key(&self) -> &str {
+        &self.public_key
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// A client that may do everything.
+    pub fn http(&self) -> Http {
+        Http::with_token(&self.url(), &self.token)
+    }
+
+    /// A client without a token.
+    pub fn anonymous(&self) -> Http {
+        Http::anonymous(&self.url())
+    }
+
+    /// The most memory it has had so far, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .expect("the server runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
+    /// Ends it as a service manager does, and waits. It must go by itself and without complaint.
+    pub fn stop(mut self) {
+        self.terminate();
+    }
+
+    /// `kill -9`: no time for anything.
+    pub fn kill_nine(mut self) {
+        self.child.kill().expect("a running server");
+        self.child.wait().expect("its end");
+    }
+
+    /// Stops it and starts another on the same data and port.
+    pub fn restart(self) -> Self {
+        self.restart_after(|_| ())
+    }
+
+    /// Stops it, does something with the data directory, and starts another on the same port.
+    pub fn restart_after(mut self, meanwhile: impl FnOnce(&Path)) -> Self {
+        self.terminate();
+        meanwhile(&self.data);
+        Self::spawn(&self.data, self.port, std::mem::take(&mut self.arguments))
+    }
+
+    /// `kill -9`, and another on the same data and port.
+    pub fn restart_after_kill_nine(mut self) -> Self {
+        self.child.kill().expect("a running server");
+        self.child.wait().expect("its end");
+        Self::spawn(&self.data, self.port, std::mem::take(&mut self.arguments))
+    }
+
+    fn terminate(&mut self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("a running server");
+        let deadline = Instant::now() + STOP;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("its status") {
+                assert!(status.success(), "the server ended with {status}");
+                return;
+            }
+            assert!(Instant::now() < deadline, "the server still runs {STOP:?} after SIGTERM");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Gone already, most of the time.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn port_in(line: &str) -> Option<u16> {
+    let rest = &line[line.find("http://127.0.0.1:")? + "http://127.0.0.1:".len()..];
+    rest[..rest.find('/')?].parse().ok()
+}
