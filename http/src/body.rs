@@ -15,7 +15,7 @@ use crate::error::ApiError;
 /// Pieces of an upload that may wait to be read. hyper gives at most some 400 KiB at once.
 const UPLOAD_QUEUE: usize = 2;
 /// Windows of a download that may wait to be sent, beside the one being sent and the one being
-/// read. A window is about half a megabyte.
+/// read. A window is about a megabyte.
 const DOWNLOAD_QUEUE: usize = 1;
 /// How long a client may send nothing at all.
 const STALL: Duration = Duration::from_secs(120);

@@ -8,8 +8,9 @@ use super::format::HEADER_LEN;
 use super::{Kind, RecordHeader};
 use crate::Digest;
 
-/// Compression level. Higher ones take two to three times the CPU for 6 % less space.
-pub const LEVEL: i32 = 3;
+/// Compression level. On chunks of this size level 3 takes a third more CPU for 2 % less space,
+/// level 1 a tenth less CPU for 3 % more.
+pub const LEVEL: i32 = 2;
 
 /// A frame has to be this much shorter than its plain bytes (one part in so many) to be kept
 /// compressed: below that, decoding costs more than the bytes do.

@@ -1,6 +1,7 @@
 //! Reading records back.
 
-use std::io::IoSliceMut;
+use std::cell::RefCell;
+use std::io::{self, IoSliceMut};
 use std::sync::Arc;
 
 use super::{Store, StoreError};
@@ -51,7 +52,7 @@ impl Store {
         let mut stored = Vec::new();
         self.stored(digest, &location, &mut stored)?;
         let mut plain = Vec::with_capacity(location.plain as usize);
-        FrameDecoder::new()?.append(&mut plain, &stored, location.plain as usize)?;
+        decode(&mut plain, &stored, location.plain as usize)?;
         Ok(Some(plain))
     }
 
@@ -165,6 +166,18 @@ impl Store {
         }
         Ok(())
     }
+}
+
+thread_local! {
+    /// A decoder's tables are 160 KB: made once per thread, not once per record.
+    static DECODER: RefCell<Option<FrameDecoder>> = const { RefCell::new(None) };
+}
+
+fn decode(out: &mut Vec<u8>, frames: &[u8], plain: usize) -> io::Result<()> {
+    DECODER.with_borrow_mut(|decoder| match decoder {
+        Some(decoder) => decoder.append(out, frames, plain),
+        none => none.insert(FrameDecoder::new()?).append(out, frames, plain),
+    })
 }
 
 /// How many records from the first one on lie one behind the other.

@@ -78,10 +78,6 @@ impl StoredFile {
 }
 
 impl crate::nar::NarBody for StoredFile {
-    fn len(&self) -> Option<u64> {
-        Some(self.size)
-    }
-
     fn next_window(&mut self) -> Result<Option<bytes::Bytes>, NarError> {
         let Some(chunk) = self.chunks.next() else {
             return Ok(None);

@@ -10,7 +10,7 @@ mod publish;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use castore::{Store, StoreError};
+use castore::{Digest, Store, StoreError};
 use nix_compat::nixhash::Sha256;
 use nix_compat::signature::{SigningKey, VerifyingKey};
 use nix_compat::store_path::{StoreDir, StorePathHash};
@@ -20,11 +20,14 @@ pub use name::{CacheName, InvalidCacheName};
 pub use nars::{NarFile, NarName, NarUploadError, UploadedNar};
 pub use publish::PublishError;
 
-use crate::nar::NarError;
+use crate::nar::{NarError, ZstdPlan};
 use crate::records::{CacheRecord, PathRecord, RecordError};
 
 /// Narinfos held in memory as they are sent, in bytes. Room for some 20 000.
 const NARINFO_CACHE: u64 = 16 * 1024 * 1024;
+
+/// Plans of NARs held in memory, in bytes: about 15 GB of NARs.
+const PLAN_CACHE: u64 = 32 * 1024 * 1024;
 
 /// Why a cache could not answer.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +54,8 @@ pub struct Cache {
     priority: u32,
     /// Rendered narinfos, and what is known not to be there.
     narinfos: quick_cache::sync::Cache<StorePathHash, Option<Bytes>, NarinfoWeight>,
+    /// How NARs that were served lately are put together.
+    plans: quick_cache::sync::Cache<Digest, Arc<ZstdPlan>, PlanWeight>,
 }
 
 #[derive(Clone)]
@@ -59,6 +64,15 @@ struct NarinfoWeight;
 impl quick_cache::Weighter<StorePathHash, Option<Bytes>> for NarinfoWeight {
     fn weight(&self, _: &StorePathHash, narinfo: &Option<Bytes>) -> u64 {
         100 + narinfo.as_ref().map_or(0, |narinfo| narinfo.len() as u64)
+    }
+}
+
+#[derive(Clone)]
+struct PlanWeight;
+
+impl quick_cache::Weighter<Digest, Arc<ZstdPlan>> for PlanWeight {
+    fn weight(&self, _: &Digest, plan: &Arc<ZstdPlan>) -> u64 {
+        plan.weight()
     }
 }
 
@@ -76,7 +90,8 @@ impl Cache {
         let narinfos =
             quick_cache::sync::Cache::with_weighter(20_000, NARINFO_CACHE, NarinfoWeight);
         let (number, priority) = (record.number, record.priority);
-        Ok(Self { store, name, number, keys, store_dir, priority, narinfos })
+        let plans = quick_cache::sync::Cache::with_weighter(1000, PLAN_CACHE, PlanWeight);
+        Ok(Self { store, name, number, keys, store_dir, priority, narinfos, plans })
     }
 
     /// Its name.

@@ -13,7 +13,7 @@ use prost::Message;
 use super::{Cache, CacheError};
 use crate::compression::Compression;
 use crate::ingest::{Announced, IngestError, ingest};
-use crate::nar::{ByteRange, EncodedNar, NarBody, NarError, PlainNar, ZstdNar};
+use crate::nar::{ByteRange, EncodedNar, NarBody, NarError, PlainNar, ZstdNar, ZstdPlan};
 use crate::records::{NarRecord, RecordError, decode, digest, nar_key, sha256};
 
 /// The file name of a NAR: `<sha256 in nix32>.nar`, with a suffix for its compression.
@@ -171,9 +171,33 @@ impl Cache {
             Some(_) => return Ok(None),
         };
         let tree = self.store.tree(&nar.tree)?;
-        NarFile::new(self.store.clone(), tree, nar.nar_size, nar.nar_hash, compression)
-            .map(Some)
-            .map_err(CacheError::from)
+        let (mut zstd, mut len) = (None, Some(nar.nar_size));
+        match compression {
+            Compression::None => {}
+            Compression::Zstd => {
+                let plan = self.zstd_plan(&nar.tree, &tree)?;
+                len = Some(plan.total_len());
+                zstd = Some(plan);
+            }
+            other => len = EncodedNar::encoded_len(other, nar.nar_size)?,
+        }
+        let UploadedNar { nar_size, nar_hash, .. } = nar;
+        let store = self.store.clone();
+        Ok(Some(NarFile { store, tree, nar_size, nar_hash, compression, len, zstd }))
+    }
+
+    /// How the NAR of a tree is put together from stored frames. Plans in use are remembered.
+    pub(super) fn zstd_plan(
+        &self,
+        digest: &castore::Digest,
+        tree: &Tree,
+    ) -> Result<Arc<ZstdPlan>, NarError> {
+        if let Some(plan) = self.plans.get(digest) {
+            return Ok(plan);
+        }
+        let plan = Arc::new(ZstdPlan::new(&self.store, tree)?);
+        self.plans.insert(*digest, plan.clone());
+        Ok(plan)
     }
 }
 
@@ -185,30 +209,10 @@ pub struct NarFile {
     nar_hash: Sha256,
     compression: Compression,
     len: Option<u64>,
-    zstd: Option<ZstdNar>,
+    zstd: Option<Arc<ZstdPlan>>,
 }
 
 impl NarFile {
-    fn new(
-        store: Arc<Store>,
-        tree: Arc<Tree>,
-        nar_size: u64,
-        nar_hash: Sha256,
-        compression: Compression,
-    ) -> Result<Self, NarError> {
-        let (mut zstd, mut len) = (None, Some(nar_size));
-        match compression {
-            Compression::None => {}
-            Compression::Zstd => {
-                let nar = ZstdNar::new(store.clone(), &tree)?;
-                len = Some(nar.total_len());
-                zstd = Some(nar);
-            }
-            other => len = EncodedNar::encoded_len(other, nar_size)?,
-        }
-        Ok(Self { store, tree, nar_size, nar_hash, compression, len, zstd })
-    }
-
     /// Length of the representation; `None` where only encoding tells.
     pub fn len(&self) -> Option<u64> {
         self.len
@@ -233,12 +237,11 @@ impl NarFile {
     pub fn body(self, range: Option<ByteRange>) -> Result<Box<dyn NarBody>, NarError> {
         let Self { store, tree, nar_size, compression, len, zstd, .. } = self;
         let range = range.unwrap_or(0..len.unwrap_or(u64::MAX));
-        if let Some(mut nar) = zstd {
-            nar.limit(range);
-            return Ok(Box::new(nar));
+        if let Some(plan) = zstd {
+            return Ok(Box::new(ZstdNar::new(store, plan, range)));
         }
         Ok(match compression {
-            Compression::None => Box::new(PlainNar::new(store, tree, nar_size, range)?),
+            Compression::None => Box::new(PlainNar::new(store, tree, range)?),
             other => Box::new(EncodedNar::new(store, tree, other, nar_size, range)?),
         })
     }

@@ -11,7 +11,6 @@ use prost::Message;
 use super::nars::UploadedNar;
 use super::{Cache, CacheError, NarName};
 use crate::compression::Compression;
-use crate::nar::ZstdNar;
 use crate::records::{PathRecord, nar_key, path_key};
 use crate::storehouse::now;
 
@@ -163,8 +162,8 @@ impl Cache {
 
     fn zstd_len(&self, nar: &UploadedNar) -> Result<u64, PublishError> {
         let tree = self.store.tree(&nar.tree)?;
-        let zstd = ZstdNar::new(self.store.clone(), &tree).map_err(CacheError::from)?;
-        Ok(zstd.total_len())
+        let plan = self.zstd_plan(&nar.tree, &tree).map_err(CacheError::from)?;
+        Ok(plan.total_len())
     }
 }
 

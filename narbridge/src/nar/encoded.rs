@@ -14,7 +14,6 @@ use crate::compression::{Compression, StoredEncoder};
 pub struct EncodedNar {
     plain: PlainNar,
     encoder: Option<StoredEncoder>,
-    len: Option<u64>,
     /// Bytes still to give out.
     left: u64,
 }
@@ -34,17 +33,13 @@ impl EncodedNar {
         range: ByteRange,
     ) -> Result<Self, NarError> {
         let encoder = StoredEncoder::resume_at(compression, nar_size, range.start)?;
-        let plain = PlainNar::new(store, tree, nar_size, encoder.plain_pos()..nar_size)?;
-        let (len, left) = (encoder.encoded_len(), range.end - range.start);
-        Ok(Self { plain, encoder: Some(encoder), len, left })
+        let plain = PlainNar::new(store, tree, encoder.plain_pos()..nar_size)?;
+        let left = range.end - range.start;
+        Ok(Self { plain, encoder: Some(encoder), left })
     }
 }
 
 impl NarBody for EncodedNar {
-    fn len(&self) -> Option<u64> {
-        self.len
-    }
-
     fn next_window(&mut self) -> Result<Option<Bytes>, NarError> {
         let mut out = Vec::new();
         while out.is_empty() && self.left > 0 {

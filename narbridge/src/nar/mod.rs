@@ -4,6 +4,7 @@
 //! framing from a tree; [`ZstdNar`] puts stored frames between frames of framing; [`PlainNar`] and
 //! [`EncodedNar`] decode the chunks.
 
+mod buffers;
 mod encoded;
 mod plain;
 mod walk;
@@ -15,12 +16,13 @@ use castore::StoreError;
 pub use encoded::EncodedNar;
 pub use plain::PlainNar;
 pub use walk::{FileAt, Walk, listing};
-pub use zstd_nar::ZstdNar;
+pub use zstd_nar::{ZstdNar, ZstdPlan};
 
 use crate::compression;
 
-/// How many bytes a body gives at once, about.
-pub const WINDOW: usize = 512 * 1024;
+/// How many bytes a body gives at once, at most or about. Fewer and larger windows mean fewer
+/// hand-overs between threads; each download holds up to three.
+pub const WINDOW: usize = 1024 * 1024;
 
 /// Why a NAR could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -42,16 +44,13 @@ pub enum NarError {
 
 /// A NAR in some representation, given out in windows. Calls block.
 pub trait NarBody: Send {
-    /// Length of the whole representation, if it is known beforehand.
-    fn len(&self) -> Option<u64>;
-
-    /// Whether it has no bytes: never, for a NAR.
-    fn is_empty(&self) -> bool {
-        self.len() == Some(0)
-    }
-
     /// The next bytes; `None` at the end.
     fn next_window(&mut self) -> Result<Option<Bytes>, NarError>;
+
+    /// Whether all has been given out; false where only another window would tell.
+    fn is_done(&self) -> bool {
+        false
+    }
 }
 
 /// A range of bytes: from, and up to but without.

@@ -15,7 +15,6 @@ pub struct PlainNar {
     store: Arc<Store>,
     reader: Reader,
     pieces: Pieces,
-    len: u64,
     /// Where the next piece starts.
     position: u64,
     range: ByteRange,
@@ -36,13 +35,8 @@ enum Step {
 }
 
 impl PlainNar {
-    /// The NAR of `tree`, which is `len` bytes long, limited to `range`.
-    pub fn new(
-        store: Arc<Store>,
-        tree: Arc<Tree>,
-        len: u64,
-        range: ByteRange,
-    ) -> Result<Self, NarError> {
+    /// The NAR of `tree`, limited to `range`.
+    pub fn new(store: Arc<Store>, tree: Arc<Tree>, range: ByteRange) -> Result<Self, NarError> {
         let mut steps = VecDeque::new();
         let mut walk = Walk::new(&tree);
         loop {
@@ -56,7 +50,7 @@ impl PlainNar {
         }
         let reader = store.reader()?;
         let pieces = Pieces { tree, steps, chunks: VecDeque::new() };
-        Ok(Self { store, reader, pieces, len, position: 0, range })
+        Ok(Self { store, reader, pieces, position: 0, range })
     }
 
     /// Appends `piece`, or the part of it that lies in the range.
@@ -70,14 +64,10 @@ impl PlainNar {
 }
 
 impl NarBody for PlainNar {
-    fn len(&self) -> Option<u64> {
-        Some(self.len)
-    }
-
     fn next_window(&mut self) -> Result<Option<Bytes>, NarError> {
-        let mut out = Vec::with_capacity(WINDOW + castore::chunking::MAX_CHUNK);
+        let mut out = Vec::with_capacity(WINDOW);
         let mut plain = Vec::new();
-        while out.len() < WINDOW && self.position < self.range.end {
+        while out.len() + castore::chunking::MAX_CHUNK <= WINDOW && self.position < self.range.end {
             if let Some(chunk) = self.pieces.chunks.pop_front() {
                 if self.position + u64::from(chunk.size) <= self.range.start {
                     self.position += u64::from(chunk.size);
@@ -106,5 +96,9 @@ impl NarBody for PlainNar {
             }
         }
         Ok((!out.is_empty()).then(|| out.into()))
+    }
+
+    fn is_done(&self) -> bool {
+        self.position >= self.range.end
     }
 }

@@ -4,7 +4,6 @@
 //! The bytes are a function of the tree and of the stored frames, so a range of them means the same
 //! at every request as long as the chunks are not stored anew.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use bytes::Bytes;
 use castore::tree::{ChunkRef, Tree};
 use castore::{Digest, Kind, Location, Store, StoreError};
 
+use super::buffers::{self, Buffer};
 use super::{ByteRange, NarBody, NarError, WINDOW, Walk};
 use crate::compression::zstd_frame::{raw_frame, raw_frame_len};
 
@@ -21,8 +21,8 @@ const FRAMING_LEVEL: i32 = 1;
 
 /// One piece of the output.
 enum Piece {
-    /// A frame of framing.
-    Framing(Bytes),
+    /// The next so many bytes of the plan's framing.
+    Framing(u32),
     /// A stored frame.
     Stored(Digest, Location),
     /// A chunk with patches: it has to be decoded, and goes out raw.
@@ -32,110 +32,123 @@ enum Piece {
 impl Piece {
     fn len(&self) -> usize {
         match self {
-            Piece::Framing(frame) => frame.len(),
+            Piece::Framing(len) => *len as usize,
             Piece::Stored(_, location) => location.stored as usize,
             Piece::Patched(chunk) => raw_frame_len(chunk.size as usize),
         }
     }
 }
 
-/// A NAR as zstd frames, or a range of it.
-pub struct ZstdNar {
-    store: Arc<Store>,
-    pieces: VecDeque<Piece>,
+/// What a NAR is put together from. Holds as long as its chunks stay where they are.
+pub struct ZstdPlan {
+    pieces: Vec<Piece>,
+    /// Frames of framing, one behind the other.
+    framing: Vec<u8>,
     len: u64,
-    /// Where the next piece starts.
-    position: u64,
-    range: ByteRange,
 }
 
-impl ZstdNar {
-    /// The NAR of `tree`. Every chunk is looked up, so it is certain to be there.
-    pub fn new(store: Arc<Store>, tree: &Tree) -> Result<Self, NarError> {
-        let mut pieces = VecDeque::new();
+impl ZstdPlan {
+    /// Plans the NAR of `tree`. Every chunk is looked up, so it is certain to be there.
+    pub fn new(store: &Store, tree: &Tree) -> Result<Self, NarError> {
+        let mut plan = Self { pieces: Vec::new(), framing: Vec::new(), len: 0 };
         let mut walk = Walk::new(tree);
         let mut framing = Vec::new();
-        let mut len = 0;
-        let mut add = |piece: Piece| {
-            len += piece.len() as u64;
-            pieces.push_back(piece);
-        };
         loop {
             framing.clear();
             let file = walk.next_file(&mut framing)?;
-            add(Piece::Framing(frame(&framing)?));
+            let before = plan.framing.len();
+            append_frame(&framing, &mut plan.framing)?;
+            let length = u32::try_from(plan.framing.len() - before).map_err(io::Error::other)?;
+            plan.add(Piece::Framing(length));
             let Some(file) = file else { break };
             for chunk in store.chunks_of(tree, &file.digest, file.size)? {
                 let (kind, digest) = (Kind::Chunk, chunk.digest);
                 let location = store.locate(kind, &digest)?;
                 let location = location.ok_or(StoreError::Missing { kind, digest })?;
-                add(if chunk.patches.is_empty() {
+                plan.add(if chunk.patches.is_empty() {
                     Piece::Stored(digest, location)
                 } else {
                     Piece::Patched(chunk)
                 });
             }
         }
-        Ok(Self { store, pieces, len, position: 0, range: 0..len })
+        plan.pieces.shrink_to_fit();
+        plan.framing.shrink_to_fit();
+        Ok(plan)
     }
 
-    /// Limits the output to a range.
-    pub fn limit(&mut self, range: ByteRange) {
-        self.range = range;
-        while let Some(piece) = self.pieces.front() {
-            let end = self.position + piece.len() as u64;
-            if end > self.range.start {
-                break;
-            }
-            self.position = end;
-            self.pieces.pop_front();
-        }
+    fn add(&mut self, piece: Piece) {
+        self.len += piece.len() as u64;
+        self.pieces.push(piece);
     }
 
-    /// Length of the whole representation.
+    /// Length of the NAR as zstd.
     pub fn total_len(&self) -> u64 {
         self.len
     }
+
+    /// What the plan takes in memory, in bytes.
+    pub fn weight(&self) -> u64 {
+        (size_of::<Self>() + self.pieces.len() * size_of::<Piece>() + self.framing.len()) as u64
+    }
 }
 
-/// A frame of framing.
-fn frame(framing: &[u8]) -> io::Result<Bytes> {
-    let mut out = Vec::new();
+/// Appends a frame that holds framing.
+fn append_frame(framing: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
     if framing.len() >= COMPRESS_FRAMING {
-        out = zstd::bulk::compress(framing, FRAMING_LEVEL)?;
+        out.extend_from_slice(&zstd::bulk::compress(framing, FRAMING_LEVEL)?);
     } else {
-        out.reserve_exact(raw_frame_len(framing.len()));
-        raw_frame(framing, &mut out);
+        out.reserve(raw_frame_len(framing.len()));
+        raw_frame(framing, out);
     }
-    Ok(out.into())
+    Ok(())
 }
 
-impl NarBody for ZstdNar {
-    fn len(&self) -> Option<u64> {
-        Some(self.len)
-    }
+/// A NAR as zstd frames, or a range of it.
+pub struct ZstdNar {
+    store: Arc<Store>,
+    plan: Arc<ZstdPlan>,
+    /// The piece whose turn it is, where it starts in the output, and how much of the framing has
+    /// gone before it.
+    next: usize,
+    position: u64,
+    framing_at: usize,
+    range: ByteRange,
+}
 
-    fn next_window(&mut self) -> Result<Option<Bytes>, NarError> {
-        let (mut count, mut size) = (0, 0);
-        for piece in &self.pieces {
-            if size >= WINDOW || self.position + size as u64 >= self.range.end {
+impl ZstdNar {
+    /// The NAR that is planned, limited to `range`.
+    pub fn new(store: Arc<Store>, plan: Arc<ZstdPlan>, range: ByteRange) -> Self {
+        let mut nar = Self { store, plan, next: 0, position: 0, framing_at: 0, range };
+        while let Some(piece) = nar.plan.pieces.get(nar.next) {
+            let end = nar.position + piece.len() as u64;
+            if end > nar.range.start {
                 break;
             }
-            count += 1;
-            size += piece.len();
+            if let Piece::Framing(len) = piece {
+                nar.framing_at += *len as usize;
+            }
+            nar.position = end;
+            nar.next += 1;
         }
-        if count == 0 {
-            return Ok(None);
-        }
-        let pieces: Vec<Piece> = self.pieces.drain(..count).collect();
-        let mut out = vec![0; size];
-        let (mut records, mut buffers) = (Vec::new(), Vec::new());
-        let mut rest = &mut out[..];
-        for piece in &pieces {
+        nar
+    }
+
+    /// Reads pieces into `out`, which has just the room for them.
+    fn read(&mut self, count: usize, out: &mut [u8]) -> Result<(), NarError> {
+        let pieces = &self.plan.pieces[self.next..self.next + count];
+        let mut records = Vec::with_capacity(count);
+        let mut buffers = Vec::with_capacity(count);
+        let mut rest = out;
+        for piece in pieces {
             let (place, later) = rest.split_at_mut(piece.len());
             rest = later;
             match piece {
-                Piece::Framing(frame) => place.copy_from_slice(frame),
+                Piece::Framing(len) => {
+                    let end = self.framing_at + *len as usize;
+                    place.copy_from_slice(&self.plan.framing[self.framing_at..end]);
+                    self.framing_at = end;
+                }
                 Piece::Stored(digest, location) => {
                     records.push((*digest, *location));
                     buffers.push(place);
@@ -148,11 +161,37 @@ impl NarBody for ZstdNar {
                 }
             }
         }
-        self.store.read_stored(&records, buffers)?;
+        Ok(self.store.read_stored(&records, buffers)?)
+    }
+}
+
+impl NarBody for ZstdNar {
+    fn next_window(&mut self) -> Result<Option<Bytes>, NarError> {
+        let (mut count, mut size) = (0, 0);
+        for piece in &self.plan.pieces[self.next..] {
+            // A window never grows beyond a buffer, so that buffers can be used again.
+            if self.position + size as u64 >= self.range.end
+                || (count > 0 && size + piece.len() > WINDOW)
+            {
+                break;
+            }
+            count += 1;
+            size += piece.len();
+        }
+        if count == 0 {
+            return Ok(None);
+        }
+        let mut buffer = Buffer::take(size);
+        self.read(count, buffer.as_mut())?;
         let start = self.position;
         self.position += size as u64;
+        self.next += count;
         let from = self.range.start.saturating_sub(start).min(size as u64) as usize;
         let to = self.range.end.saturating_sub(start).min(size as u64) as usize;
-        Ok((from < to).then(|| Bytes::from(out).slice(from..to)))
+        Ok((from < to).then(|| buffers::freeze(buffer).slice(from..to)))
+    }
+
+    fn is_done(&self) -> bool {
+        self.next == self.plan.pieces.len() || self.position >= self.range.end
     }
 }
