@@ -6,17 +6,13 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::{Buf, Bytes};
 use http_body_util::BodyExt;
-use narbridge::nar::NarBody;
+use narbridge::nar::{NarBody, NarError, TryWindow};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 
 use crate::error::ApiError;
 
 /// Pieces of an upload that may wait to be read. hyper gives at most some 400 KiB at once.
 const UPLOAD_QUEUE: usize = 2;
-/// Windows of a download that may wait to be sent, beside the one being sent and the one being
-/// read. A window is about a megabyte.
-const DOWNLOAD_QUEUE: usize = 1;
 /// How long a client may send nothing at all.
 const STALL: Duration = Duration::from_secs(120);
 /// After a refusal, so much of what the client still sends is read and thrown away, so that it gets
@@ -130,37 +126,35 @@ pub(crate) async fn blocking<T: Send + 'static, E: Into<ApiError> + Send + 'stat
     }
 }
 
-/// Streams a body whose first window has been read. An error on the way breaks the connection, so
-/// that a body that is cut short looks cut short.
-pub(crate) fn stream(first: Option<Bytes>, mut rest: Box<dyn NarBody>) -> Body {
-    let Some(first) = first else {
-        return Body::empty();
-    };
-    let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(DOWNLOAD_QUEUE);
-    tokio::spawn(async move {
-        let mut next = Ok(Some(first));
-        loop {
-            let (window, failed) = match next {
-                Ok(Some(window)) => (Ok(window), false),
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::error!(%error, "a download was broken off");
-                    (Err(io::Error::other("the server failed")), true)
-                }
-            };
-            if sender.send(window).await.is_err() || failed {
-                return;
-            }
-            let step = tokio::task::spawn_blocking(move || (rest.next_window(), rest)).await;
-            (next, rest) = match step {
-                Ok(step) => step,
-                Err(error) => {
-                    tracing::error!(%error, "a download's thread ended");
-                    let _ = sender.send(Err(io::Error::other("the server failed"))).await;
-                    return;
-                }
-            };
+/// Streams a body whose first window has been read. What is in memory is read on the spot, the rest
+/// on threads that may block. An error on the way breaks the connection, so that a body that is cut
+/// short looks cut short.
+pub(crate) fn stream(first: Option<Bytes>, rest: Box<dyn NarBody>) -> Body {
+    let Some(first) = first else { return Body::empty() };
+    if rest.is_done() {
+        return Body::from(first);
+    }
+    let state = (Some(first), Some(rest));
+    Body::from_stream(futures_util::stream::unfold(state, |(first, rest)| async {
+        if let Some(first) = first {
+            return Some((Ok(first), (None, rest)));
         }
-    });
-    Body::from_stream(ReceiverStream::new(receiver))
+        match next_window(rest?).await {
+            Ok((window, rest)) => Some((Ok(window?), (None, Some(rest)))),
+            Err(error) => {
+                tracing::error!(%error, "a download was broken off");
+                Some((Err(io::Error::other("the server failed")), (None, None)))
+            }
+        }
+    }))
+}
+
+async fn next_window(
+    mut body: Box<dyn NarBody>,
+) -> Result<(Option<Bytes>, Box<dyn NarBody>), NarError> {
+    if let TryWindow::Window(window) = body.try_next_window()? {
+        return Ok((window, body));
+    }
+    let read = tokio::task::spawn_blocking(move || Ok((body.next_window()?, body)));
+    read.await.unwrap_or_else(|error| Err(io::Error::other(error).into()))
 }

@@ -6,7 +6,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{AppendPack, Listed, PackBackend, ReadPack};
+use rustix::io::{Errno, ReadWriteFlags};
+
+use super::{AppendPack, Listed, PackBackend, ReadPack, Wait};
 use crate::durable::sync_dir;
 use crate::pack::PackId;
 
@@ -93,24 +95,39 @@ impl ReadPack for LocalPack {
         self.file.read_exact_at(buffer, offset)
     }
 
-    fn read_vectored_at(&self, mut offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<()> {
+    fn read_vectored_at(
+        &self,
+        mut offset: u64,
+        buffers: &mut [IoSliceMut<'_>],
+        wait: Wait,
+    ) -> io::Result<()> {
+        let flags = match wait {
+            Wait::Yes => ReadWriteFlags::empty(),
+            Wait::No => ReadWriteFlags::NOWAIT,
+        };
         let mut rest = buffers;
-        while !rest.is_empty() {
+        loop {
+            // A read of no bytes would look like the end of the file.
+            while rest.first().is_some_and(|buffer| buffer.is_empty()) {
+                rest = &mut rest[1..];
+            }
+            if rest.is_empty() {
+                return Ok(());
+            }
             let now = rest.len().min(MAX_BUFFERS);
-            let read = match rustix::io::preadv(&self.file, &mut rest[..now], offset) {
+            let read = match rustix::io::preadv2(&self.file, &mut rest[..now], offset, flags) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(read) => read,
-                Err(rustix::io::Errno::INTR) => continue,
+                Err(Errno::INTR) => continue,
+                // Not every file system can tell what is in memory.
+                Err(Errno::OPNOTSUPP) if wait == Wait::No => {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
                 Err(error) => return Err(error.into()),
             };
             offset += read as u64;
             IoSliceMut::advance_slices(&mut rest, read);
-            // A buffer of no bytes would look like the end of the file.
-            while rest.first().is_some_and(|buffer| buffer.is_empty()) {
-                rest = &mut rest[1..];
-            }
         }
-        Ok(())
     }
 }
 

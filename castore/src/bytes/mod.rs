@@ -9,6 +9,15 @@ pub use local::LocalPacks;
 
 use crate::pack::PackId;
 
+/// Whether a read may wait for a disk or a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// It may.
+    Yes,
+    /// It may not: only what is in memory is read.
+    No,
+}
+
 /// A pack as a backend lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listed {
@@ -49,8 +58,14 @@ pub trait ReadPack: Send + Sync {
     /// Fills `buffer` from `offset`; a short pack is an error.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 
-    /// Fills the buffers one after the other from `offset`.
-    fn read_vectored_at(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<()>;
+    /// Fills the buffers one after the other from `offset`. With [`Wait::No`] an error of the kind
+    /// `WouldBlock` says that the bytes are not at hand; what the buffers hold then is undefined.
+    fn read_vectored_at(
+        &self,
+        offset: u64,
+        buffers: &mut [IoSliceMut<'_>],
+        wait: Wait,
+    ) -> io::Result<()>;
 }
 
 /// A pack that is being written.

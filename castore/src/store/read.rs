@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::{Store, StoreError};
 use crate::Digest;
+use crate::bytes::Wait;
 use crate::locations::{Location, Locations};
 use crate::pack::{FrameDecoder, HEADER_LEN, Kind, RecordHeader};
 use crate::tree::{ChunkList, ChunkRef, Tree};
@@ -41,7 +42,7 @@ impl Store {
         out.resize(start + location.stored as usize, 0);
         let mut header = [0; HEADER_LEN];
         let buffers = &mut [IoSliceMut::new(&mut header), IoSliceMut::new(&mut out[start..])];
-        self.packs.get(location.pack)?.read_vectored_at(location.offset, buffers)?;
+        self.packs.get(location.pack)?.read_vectored_at(location.offset, buffers, Wait::Yes)?;
         check(digest, location, &header, &out[start..])
     }
 
@@ -109,17 +110,19 @@ impl Store {
     }
 
     /// Fills `buffers` with the data frames of records, each as it lies in its pack. Neighbours in
-    /// a pack are fetched together. Every record's checksum is checked.
+    /// a pack are fetched together. Every record's checksum is checked. With [`Wait::No`] an I/O
+    /// error of the kind `WouldBlock` says that not all of it is in memory.
     pub fn read_stored(
         &self,
         records: &[(Digest, Location)],
         buffers: Vec<&mut [u8]>,
+        wait: Wait,
     ) -> Result<(), StoreError> {
         let mut buffers: Vec<Option<&mut [u8]>> = buffers.into_iter().map(Some).collect();
         let mut first = 0;
         while first < records.len() {
             let next = run_length(&records[first..]);
-            self.read_run(&records[first..first + next], &mut buffers[first..first + next])?;
+            self.read_run(&records[first..first + next], &mut buffers[first..first + next], wait)?;
             first += next;
         }
         Ok(())
@@ -129,6 +132,7 @@ impl Store {
         &self,
         records: &[(Digest, Location)],
         buffers: &mut [Option<&mut [u8]>],
+        wait: Wait,
     ) -> Result<(), StoreError> {
         let Some((_, start)) = records.first() else {
             return Ok(());
@@ -159,7 +163,7 @@ impl Store {
             }
             end = location.offset + (HEADER_LEN + location.stored as usize) as u64;
         }
-        self.packs.get(start.pack)?.read_vectored_at(start.offset, &mut slices)?;
+        self.packs.get(start.pack)?.read_vectored_at(start.offset, &mut slices, wait)?;
         drop(slices);
         for (((digest, location), header), buffer) in records.iter().zip(&headers).zip(buffers) {
             check(digest, location, header, buffer.as_deref().unwrap_or_default())?;

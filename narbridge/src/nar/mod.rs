@@ -42,10 +42,24 @@ pub enum NarError {
     NotUtf8(Vec<u8>),
 }
 
+/// What [`NarBody::try_next_window`] found.
+pub enum TryWindow {
+    /// The next bytes; `None` at the end.
+    Window(Option<Bytes>),
+    /// They are not at hand.
+    WouldBlock,
+}
+
 /// A NAR in some representation, given out in windows. Calls block.
 pub trait NarBody: Send {
     /// The next bytes; `None` at the end.
     fn next_window(&mut self) -> Result<Option<Bytes>, NarError>;
+
+    /// The next bytes if they can be had without waiting and without much work. `WouldBlock`: ask
+    /// [`NarBody::next_window`], on a thread that may block.
+    fn try_next_window(&mut self) -> Result<TryWindow, NarError> {
+        Ok(TryWindow::WouldBlock)
+    }
 
     /// Whether all has been given out; false where only another window would tell.
     fn is_done(&self) -> bool {

@@ -8,16 +8,19 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use castore::bytes::Wait;
 use castore::tree::{ChunkRef, Tree};
 use castore::{Digest, Kind, Location, Store, StoreError};
 
 use super::buffers::{self, Buffer};
-use super::{ByteRange, NarBody, NarError, WINDOW, Walk};
+use super::{ByteRange, NarBody, NarError, TryWindow, WINDOW, Walk};
 use crate::compression::zstd_frame::{raw_frame, raw_frame_len};
 
 /// Framing of at least this many bytes is compressed. It is what trees of symlinks consist of.
 const COMPRESS_FRAMING: usize = 1024;
 const FRAMING_LEVEL: i32 = 1;
+/// A window is full at this size: what was read is still in the core's own cache when it is sent.
+const AIM: usize = 256 * 1024;
 
 /// One piece of the output.
 enum Piece {
@@ -120,22 +123,17 @@ impl ZstdNar {
     /// The NAR that is planned, limited to `range`.
     pub fn new(store: Arc<Store>, plan: Arc<ZstdPlan>, range: ByteRange) -> Self {
         let mut nar = Self { store, plan, next: 0, position: 0, framing_at: 0, range };
-        while let Some(piece) = nar.plan.pieces.get(nar.next) {
-            let end = nar.position + piece.len() as u64;
-            if end > nar.range.start {
-                break;
-            }
-            if let Piece::Framing(len) = piece {
-                nar.framing_at += *len as usize;
-            }
-            nar.position = end;
-            nar.next += 1;
+        while let Some(piece) = nar.plan.pieces.get(nar.next)
+            && nar.position + piece.len() as u64 <= nar.range.start
+        {
+            nar.skip(1);
         }
         nar
     }
 
     /// Reads pieces into `out`, which has just the room for them.
-    fn read(&mut self, count: usize, out: &mut [u8]) -> Result<(), NarError> {
+    fn read(&self, count: usize, out: &mut [u8], wait: Wait) -> Result<(), NarError> {
+        let mut framing_at = self.framing_at;
         let pieces = &self.plan.pieces[self.next..self.next + count];
         let mut records = Vec::with_capacity(count);
         let mut buffers = Vec::with_capacity(count);
@@ -145,9 +143,9 @@ impl ZstdNar {
             rest = later;
             match piece {
                 Piece::Framing(len) => {
-                    let end = self.framing_at + *len as usize;
-                    place.copy_from_slice(&self.plan.framing[self.framing_at..end]);
-                    self.framing_at = end;
+                    let end = framing_at + *len as usize;
+                    place.copy_from_slice(&self.plan.framing[framing_at..end]);
+                    framing_at = end;
                 }
                 Piece::Stored(digest, location) => {
                     records.push((*digest, *location));
@@ -161,34 +159,65 @@ impl ZstdNar {
                 }
             }
         }
-        Ok(self.store.read_stored(&records, buffers)?)
+        Ok(self.store.read_stored(&records, buffers, wait)?)
     }
-}
 
-impl NarBody for ZstdNar {
-    fn next_window(&mut self) -> Result<Option<Bytes>, NarError> {
+    /// How many pieces make up the next window, and how long they are.
+    fn next_pieces(&self) -> (usize, usize) {
         let (mut count, mut size) = (0, 0);
         for piece in &self.plan.pieces[self.next..] {
+            let ended = self.position + size as u64 >= self.range.end;
             // A window never grows beyond a buffer, so that buffers can be used again.
-            if self.position + size as u64 >= self.range.end
-                || (count > 0 && size + piece.len() > WINDOW)
-            {
+            let full = size >= AIM || (count > 0 && size + piece.len() > WINDOW);
+            if ended || full {
                 break;
             }
             count += 1;
             size += piece.len();
         }
+        (count, size)
+    }
+
+    fn window(&mut self, wait: Wait) -> Result<Option<Bytes>, NarError> {
+        let (count, size) = self.next_pieces();
         if count == 0 {
             return Ok(None);
         }
         let mut buffer = Buffer::take(size);
-        self.read(count, buffer.as_mut())?;
+        self.read(count, buffer.as_mut(), wait)?;
         let start = self.position;
-        self.position += size as u64;
-        self.next += count;
+        self.skip(count);
         let from = self.range.start.saturating_sub(start).min(size as u64) as usize;
         let to = self.range.end.saturating_sub(start).min(size as u64) as usize;
         Ok((from < to).then(|| buffers::freeze(buffer).slice(from..to)))
+    }
+
+    fn skip(&mut self, count: usize) {
+        for piece in &self.plan.pieces[self.next..self.next + count] {
+            if let Piece::Framing(len) = piece {
+                self.framing_at += *len as usize;
+            }
+            self.position += piece.len() as u64;
+        }
+        self.next += count;
+    }
+}
+
+impl NarBody for ZstdNar {
+    fn next_window(&mut self) -> Result<Option<Bytes>, NarError> {
+        self.window(Wait::Yes)
+    }
+
+    fn try_next_window(&mut self) -> Result<TryWindow, NarError> {
+        match self.window(Wait::No) {
+            Ok(window) => Ok(TryWindow::Window(window)),
+            Err(NarError::Store(StoreError::Io(error)))
+                if error.kind() == io::ErrorKind::WouldBlock =>
+            {
+                Ok(TryWindow::WouldBlock)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn is_done(&self) -> bool {
