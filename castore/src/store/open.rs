@@ -19,8 +19,8 @@ use crate::pack::{
 use crate::packs::Packs;
 use crate::workers::Workers;
 
-/// Stored bytes at which a pack is sealed. Large enough that packs stay few (eight per TB of NAR
-/// per 3 GB of disk), small enough that rewriting one is quick.
+/// Stored bytes at which a pack is sealed. Large enough that packs stay few (some 2500 per TB of
+/// NARs), small enough that rewriting one is quick.
 const PACK_TARGET: u64 = 128 * 1024 * 1024;
 
 /// How far opening has come.
