@@ -5,8 +5,10 @@
 //! the packs hold beyond the last sequence number the index knows.
 
 pub mod conformance;
+mod redb;
 mod sled;
 
+pub use self::redb::RedbIndex;
 pub use self::sled::SledIndex;
 
 /// Keys and values, in order.
