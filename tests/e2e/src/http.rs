@@ -105,7 +105,24 @@ impl Http {
     /// # Errors
     /// No answer, or one cut short.
     pub fn try_put(&self, path: &str, body: &[u8]) -> Result<Answer, ureq::Error> {
+        self.try_put_with(path, body, &[])
+    }
+
+    /// PUT `path` with more headers, of which an answer is expected.
+    pub fn put_with(&self, path: &str, body: &[u8], headers: &[(&str, &str)]) -> Answer {
+        self.try_put_with(path, body, headers).unwrap_or_else(|error| panic!("PUT {path}: {error}"))
+    }
+
+    fn try_put_with(
+        &self,
+        path: &str,
+        body: &[u8],
+        headers: &[(&str, &str)],
+    ) -> Result<Answer, ureq::Error> {
         let mut request = self.agent.put(self.url(path));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         if let Some(authorization) = &self.authorization {
             request = request.header("authorization", authorization);
         }
