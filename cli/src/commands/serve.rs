@@ -1,7 +1,7 @@
 //! `granary serve`
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -55,6 +55,7 @@ impl Serve {
     pub fn run(self) -> Result<(), Failure> {
         tracing_subscriber::fmt()
             .with_writer(io::stderr)
+            .with_ansi(io::stderr().is_terminal())
             .with_env_filter(
                 tracing_subscriber::EnvFilter::try_from_env("GRANARY_LOG")
                     .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sled=warn")),
