@@ -157,9 +157,32 @@ impl Http {
         (status.parse().expect("a status"), text.to_owned())
     }
 
+    /// PUTs `body` in two halves, with something in between. The answer, headers and all.
+    pub fn put_in_halves(&self, path: &str, body: &[u8], between: impl FnOnce()) -> String {
+        let (first, second) = body.split_at(body.len() / 2);
+        let mut stream = self.start_put(path, body.len() as u64);
+        stream.write_all(first).expect("the first half is taken");
+        between();
+        stream.write_all(second).expect("the second half is taken");
+        let mut answer = Vec::new();
+        drop(stream.read_to_end(&mut answer));
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
     /// Starts a PUT of `length` bytes, sends `sent` and hangs up. What the server answered, if it
     /// did before that.
     pub fn put_cut_short(&self, path: &str, length: u64, sent: &[u8]) -> String {
+        let mut stream = self.start_put(path, length);
+        // The server may have seen enough before it has all of it.
+        drop(stream.write_all(sent));
+        drop(stream.shutdown(std::net::Shutdown::Write));
+        let mut answer = Vec::new();
+        drop(stream.read_to_end(&mut answer));
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// A connection on which the head of a PUT has been sent.
+    fn start_put(&self, path: &str, length: u64) -> TcpStream {
         let url = self.url(path);
         let (authority, target) =
             url.trim_start_matches("http://").split_once('/').expect("a URL with a path");
@@ -172,12 +195,7 @@ impl Http {
              Content-Length: {length}\r\nContent-Type: application/x-nix-nar\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).expect("the head is taken");
-        // The server may have seen enough before it has all of it.
-        drop(stream.write_all(sent));
-        drop(stream.shutdown(std::net::Shutdown::Write));
-        let mut answer = Vec::new();
-        drop(stream.read_to_end(&mut answer));
-        String::from_utf8_lossy(&answer).into_owned()
+        stream
     }
 
     fn url(&self, path: &str) -> String {

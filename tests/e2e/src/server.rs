@@ -115,6 +115,11 @@ impl Server {
         self.terminate();
     }
 
+    /// Sends SIGTERM and does not wait.
+    pub fn ask_to_stop(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("a running server");
+    }
+
     /// `kill -9`: no time for anything.
     pub fn kill_nine(mut self) {
         self.child.kill().expect("a running server");
@@ -141,7 +146,7 @@ impl Server {
     }
 
     fn terminate(&mut self) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("a running server");
+        self.ask_to_stop();
         let deadline = Instant::now() + STOP;
         loop {
             if let Some(status) = self.child.try_wait().expect("its status") {

@@ -181,3 +181,22 @@ fn an_upload_in_progress_survives_a_restart() {
     }
     server.stop();
 }
+
+#[test]
+fn a_server_that_is_told_to_stop_finishes_the_upload_it_is_taking() {
+    let data = places::scratch();
+    let server = Server::start(data.path());
+    let mut random = Random::from_environment();
+    let nar = granary_e2e::nar::nar(&granary_e2e::nar::file(&random.bytes(2_000_000), false));
+    let upload = Upload::new(&random.hash_part(), &nar, Compression::Zstd);
+    let answer = server.http().put_in_halves(&upload.info.url, &upload.body, || {
+        server.ask_to_stop();
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(server.http().try_get("nix-cache-info").is_err(), "it still takes requests");
+    });
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    let server = server.restart();
+    assert!(upload.put_narinfo(&server.http()).is_success());
+    assert_eq!(server.http().get(&upload.info.url).status, 200);
+    server.stop();
+}
