@@ -1,7 +1,7 @@
 //! Taking a tree in: one pass over its files, in order, with bounded memory.
 //!
 //! The caller walks a tree depth first and tells an [`Upload`] what it meets. Files that fit into
-//! [`WHOLE_FILE`] are hashed whole and looked up before anything else is done with them; longer
+//! 1 MiB (`WHOLE_FILE`) are hashed whole and looked up before anything else is done with them; longer
 //! ones are cut as they come. Chunks are compressed by the store's workers and gathered in runs, so
 //! that the chunks of one upload lie together and in order. Nothing becomes visible: a caller
 //! commits a fact that names the tree.
