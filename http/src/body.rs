@@ -64,7 +64,7 @@ pub(crate) async fn with_body<T: Send + 'static>(
         ApiError::Internal
     })?;
     if result.is_err() {
-        drain(&mut body).await;
+        drain(body).await;
     }
     result
 }
@@ -83,10 +83,11 @@ async fn next_piece(body: &mut Body) -> Option<io::Result<Bytes>> {
     }
 }
 
-async fn drain(body: &mut Body) {
+/// Reads and throws away what a client still sends, up to a bound.
+pub(crate) async fn drain(mut body: Body) {
     let _ = tokio::time::timeout(DRAIN_TIME, async {
         let mut left = DRAIN;
-        while let Some(Ok(data)) = next_piece(body).await {
+        while let Some(Ok(data)) = next_piece(&mut body).await {
             match left.checked_sub(data.len()) {
                 Some(rest) => left = rest,
                 None => break,
@@ -105,7 +106,7 @@ pub(crate) async fn read_small(mut body: Body, limit: usize) -> Result<Vec<u8>, 
             _ => ApiError::BadRequest(format!("the upload could not be read: {error}")),
         })?;
         if out.len() + piece.len() > limit {
-            drain(&mut body).await;
+            drain(body).await;
             return Err(ApiError::TooLarge(format!("the body is longer than {limit} bytes")));
         }
         out.extend_from_slice(&piece);

@@ -59,15 +59,21 @@ struct Call {
 /// Answers a request.
 pub(crate) async fn answer(app: Arc<App>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let head = parts.method == Method::HEAD;
+    let (method, headers) = (parts.method, parts.headers);
+    let head = method == Method::HEAD;
     let path = parts.uri.path();
-    let result = match find(&app, path) {
-        Some((cache, resource)) => {
-            let (method, headers) = (parts.method.clone(), parts.headers);
+    let result = match admit(&app, &method, path, &headers) {
+        Ok((cache, resource)) => {
             dispatch(Call { app, cache, method, headers, body }, resource).await
         }
-        None if path == "/" => Ok(front(&parts.method)),
-        None => Err(ApiError::NotFound),
+        Err(ApiError::NotFound) if path == "/" => Ok(front(&method)),
+        Err(refusal) => {
+            // A client that waits to be told to go on has sent nothing, and must not be told.
+            if !headers.contains_key(header::EXPECT) {
+                crate::body::drain(body).await;
+            }
+            Err(refusal)
+        }
     };
     let mut response = result.unwrap_or_else(IntoResponse::into_response);
     if head {
@@ -102,15 +108,26 @@ fn unescape(path: &str) -> Option<String> {
     String::from_utf8(out).ok()
 }
 
+/// Decides from the head of a request alone whether it is let in.
+fn admit(
+    app: &App,
+    method: &Method,
+    path: &str,
+    headers: &HeaderMap,
+) -> Result<(Arc<Cache>, Resource), ApiError> {
+    let (cache, resource) = find(app, path).ok_or(ApiError::NotFound)?;
+    match *method {
+        Method::GET | Method::HEAD => {}
+        Method::PUT => {
+            app.verifier.authorize(headers, Permission::Push, cache.name().as_str())?;
+        }
+        _ => return Err(ApiError::Method("GET, HEAD, PUT")),
+    }
+    Ok((cache, resource))
+}
+
 async fn dispatch(call: Call, resource: Resource) -> Result<Response, ApiError> {
-    let read = matches!(call.method, Method::GET | Method::HEAD);
-    if !read && call.method != Method::PUT {
-        return Err(ApiError::Method("GET, HEAD, PUT"));
-    }
-    if !read {
-        let cache = call.cache.name().as_str();
-        call.app.verifier.authorize(&call.headers, Permission::Push, cache)?;
-    }
+    let read = call.method != Method::PUT;
     match (resource, read) {
         (Resource::Info, true) => {
             let info = call.cache.info();
