@@ -277,20 +277,3 @@ fn none_is_the_source_itself() {
     assert_eq!(decode(Compression::None, b"anything").unwrap(), b"anything");
     assert_eq!(decode(Compression::None, b"").unwrap(), b"");
 }
-
-/// Not a test of correctness: `cargo test --release -- --ignored --nocapture speed`.
-#[test]
-#[ignore = "measures"]
-fn speed() {
-    let file = std::env::var("NAR").expect("NAR names a file to measure with");
-    let plain = std::fs::read(&file).unwrap();
-    let mut buffer = vec![0; 1 << 20];
-    for compression in COMPRESSED {
-        let encoded = testing::compress(compression, &plain);
-        let start = std::time::Instant::now();
-        let mut reader = decoder(compression, &encoded[..]).unwrap();
-        while reader.read(&mut buffer).unwrap() > 0 {}
-        let rate = plain.len() as f64 / 1e6 / start.elapsed().as_secs_f64();
-        println!("{compression}: {} -> {}, {rate:.0} MB/s", encoded.len(), plain.len());
-    }
-}

@@ -185,22 +185,3 @@ fn raw_compressed_and_skippable_frames_mix() {
     assert!(testing::decompress(Compression::Zstd, &mixed) == plain);
     assert!(decode(Compression::Zstd, &mixed) == plain);
 }
-
-/// Not a test of correctness: `cargo test --release -- --ignored --nocapture speed`.
-#[test]
-#[ignore = "measures"]
-fn speed() {
-    let plain = std::fs::read(std::env::var("NAR").expect("NAR names a file")).unwrap();
-    let mut out = Vec::with_capacity(plain.len() * 2);
-    for compression in Compression::ALL {
-        out.clear();
-        let start = std::time::Instant::now();
-        let mut encoder = StoredEncoder::new(compression, plain.len() as u64).unwrap();
-        for piece in plain.chunks(256 << 10) {
-            encoder.encode(piece, &mut out).unwrap();
-        }
-        encoder.finish(&mut out).unwrap();
-        let rate = plain.len() as f64 / 1e6 / start.elapsed().as_secs_f64();
-        println!("{compression}: {} -> {}, {rate:.0} MB/s", plain.len(), out.len());
-    }
-}
