@@ -2,7 +2,7 @@
 //!
 //! The parameters are part of the format: other ones would cut the same file elsewhere and
 //! nothing would be shared with what is stored already. An average of 128 KiB is where smaller
-//! chunks stop paying for themselves on real Nix stores.
+//! chunks stop paying for themselves on real trees of programs.
 
 use bytes::{Bytes, BytesMut};
 use fastcdc::v2020::FastCDC;

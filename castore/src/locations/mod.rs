@@ -1,7 +1,7 @@
 //! Where every record lies: numerous, small, and rebuilt from the packs' footers at any time.
 //!
 //! Chunk locations are by far the most numerous thing an index holds (ten million for 400 GB of
-//! NARs), so they stay out of the ordered-key engine. They live as the footers of sealed packs and,
+//! files), so they stay out of the ordered-key engine. They live as the footers of sealed packs and,
 //! as those become many, as merged *segments*: sorted tables in files of their own, of which only a
 //! filter and one key in 64 are held in memory. A table in memory covers the records that no footer
 //! covers yet. A lookup costs at most one read of 3.3 KiB per segment that may hold the key.

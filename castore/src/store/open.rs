@@ -20,7 +20,7 @@ use crate::packs::Packs;
 use crate::workers::Workers;
 
 /// Stored bytes at which a pack is sealed. Large enough that packs stay few (some 2500 per TB of
-/// NARs), small enough that rewriting one is quick.
+/// files), small enough that rewriting one is quick.
 const PACK_TARGET: u64 = 128 * 1024 * 1024;
 
 /// How far opening has come.
