@@ -8,12 +8,14 @@
 //! /<cache>/nar/<file hash>.nar[.*]    GET HEAD PUT; ranges
 //! /<cache>/log/<derivation>           GET HEAD PUT, and likewise
 //!          debuginfo/…  realisations/…  build-trace-v2/…
+//! /_granary/v1/…                      Granary's own API, see granary-api
 //! ```
 //!
 //! Reading is open to all; writing wants the token, as Bearer or as the Basic password.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod auth;
 mod body;
 mod error;
 mod range;
@@ -27,9 +29,8 @@ use std::sync::Arc;
 use narbridge::Storehouse;
 use tokio::sync::Semaphore;
 
+pub use auth::Auth;
 pub use server::serve;
-
-use token::Verifier;
 
 /// Uploads that are taken in at the same time; more wait their turn. Each may hold some 10 MB (a
 /// decoder's window, chunks in flight), and a few are enough to keep the cores busy while slow
@@ -52,15 +53,15 @@ impl Default for Limits {
 /// What the requests work on.
 pub struct App {
     house: Arc<Storehouse>,
-    verifier: Verifier,
+    auth: Auth,
     limits: Limits,
     uploads: Arc<Semaphore>,
 }
 
 impl App {
     /// An application over a storehouse.
-    pub fn new(house: Arc<Storehouse>, verifier: Verifier, limits: Limits) -> Arc<Self> {
+    pub fn new(house: Arc<Storehouse>, auth: Auth, limits: Limits) -> Arc<Self> {
         let uploads = Arc::new(Semaphore::new(CONCURRENT_UPLOADS));
-        Arc::new(Self { house, verifier, limits, uploads })
+        Arc::new(Self { house, auth, limits, uploads })
     }
 }

@@ -10,7 +10,7 @@ use castore::Options;
 use castore::durable::write_file;
 use clap::Args;
 use granary_http::token::{Claims, Verifier};
-use granary_http::{App, Limits};
+use granary_http::{App, Auth, Limits};
 use narbridge::secrets::random;
 use narbridge::{Cache, Storehouse};
 use tokio::net::TcpListener;
@@ -73,7 +73,7 @@ impl Serve {
         let runtime = runtime.context(|| "cannot start threads".to_owned())?;
         let house = Arc::new(house);
         let limits = Limits { max_nar_size: self.max_nar_size };
-        let app = App::new(house.clone(), Verifier::new(&secret), limits);
+        let app = App::new(house.clone(), Auth::new(Verifier::new(&secret)), limits);
         runtime.block_on(async {
             let listener = TcpListener::bind(self.listen).await.context(|| {
                 format!("cannot listen on {}: choose another address with --listen", self.listen)

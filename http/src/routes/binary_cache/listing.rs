@@ -5,10 +5,11 @@ use axum::response::Response;
 use nix_compat::nar::Listing;
 use nix_compat::store_path::StorePathHash;
 
-use super::{Call, read_decoded};
+use super::Call;
 use crate::body::blocking;
 use crate::error::ApiError;
 use crate::reply;
+use crate::routes::read_decoded;
 
 /// The longest listing that is read. Nixpkgs' own source has one of 6 MB.
 const MAX_LISTING: usize = 64 * 1024 * 1024;

@@ -5,11 +5,12 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use narbridge::cache::NarName;
 
-use super::{Call, header_text};
+use super::Call;
 use crate::body::{blocking, stream, with_body};
 use crate::error::ApiError;
 use crate::range::{self, Asked};
 use crate::reply;
+use crate::routes::header_text;
 
 /// A NAR never changes under its name.
 const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");

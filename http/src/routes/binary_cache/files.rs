@@ -5,10 +5,11 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use narbridge::cache::FileName;
 
-use super::{Call, header_text};
+use super::Call;
 use crate::body::{blocking, read_small, stream};
 use crate::error::ApiError;
 use crate::reply;
+use crate::routes::header_text;
 
 /// The longest such file that is kept: build logs may be long.
 const MAX_FILE: usize = 64 * 1024 * 1024;

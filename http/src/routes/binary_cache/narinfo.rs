@@ -5,10 +5,11 @@ use axum::response::Response;
 use nix_compat::narinfo::MAX_NARINFO_SIZE;
 use nix_compat::store_path::StorePathHash;
 
-use super::{Call, read_decoded};
+use super::Call;
 use crate::body::blocking;
 use crate::error::ApiError;
 use crate::reply;
+use crate::routes::read_decoded;
 
 pub(super) async fn get(call: Call, hash: StorePathHash) -> Result<Response, ApiError> {
     let narinfo = match call.cache.known_narinfo(hash) {

@@ -1,0 +1,37 @@
+//! What Granary's server and its clients say to each other.
+//!
+//! ```text
+//! /_granary/v1/whoami                            GET    -> Whoami
+//! /_granary/v1/token                             POST   -> IssuedToken     for an OIDC identity token
+//! /_granary/v1/revocations                       GET    -> Revocations
+//!                                                POST   Revoke
+//! /_granary/v1/caches                            GET    -> CacheList
+//! /_granary/v1/caches/<cache>                    GET    -> CacheInfo
+//!                                                PUT    CreateCache    -> CacheInfo
+//!                                                PATCH  ConfigureCache -> CacheInfo
+//!                                                DELETE                undone by restore until GC
+//! /_granary/v1/caches/<cache>/restore            POST   -> CacheInfo
+//! /_granary/v1/caches/<cache>/keys               GET    -> KeyList
+//!                                                POST   AddKey         -> KeyList
+//! /_granary/v1/caches/<cache>/keys/<name>        DELETE -> KeyList     ?after=<seconds>
+//! /_granary/v1/caches/<cache>/missing            POST   MissingPaths   -> Missing
+//! /_granary/v1/caches/<cache>/chunks/missing     POST   digests        -> bitmap
+//! /_granary/v1/caches/<cache>/chunks             POST   records of packs
+//! /_granary/v1/caches/<cache>/paths              POST   PublishPath*   -> PathOutcome*
+//! ```
+//!
+//! What is not said otherwise is JSON. Errors are [`ErrorBody`], whatever the route.
+
+pub mod cache;
+pub mod error;
+pub mod permission;
+pub mod push;
+pub mod token;
+
+pub use cache::{AddKey, CacheInfo, CacheList, ConfigureCache, CreateCache, KeyInfo, KeyList};
+pub use error::ErrorBody;
+pub use permission::Permission;
+pub use token::{IssuedToken, Revocations, Revoke, Whoami};
+
+/// Where the API lies below a server's address.
+pub const PREFIX: &str = "/_granary/v1";

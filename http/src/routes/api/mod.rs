@@ -1,0 +1,52 @@
+//! Granary's own API, see `granary_api`. One file per kind of resource.
+
+mod caches;
+mod identity;
+mod keys;
+mod push;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderMap, Method, Uri};
+use axum::response::Response;
+
+use crate::App;
+use crate::auth::Caller;
+use crate::error::ApiError;
+
+/// A request on its way to a handler.
+struct Call {
+    app: Arc<App>,
+    caller: Caller,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+}
+
+/// Answers a request below [`granary_api::PREFIX`].
+pub(super) async fn answer(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let (method, uri, headers) = (parts.method, parts.uri, parts.headers);
+    let caller = app.auth.caller(&headers);
+    let path = uri.path().trim_start_matches(granary_api::PREFIX).to_owned();
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    let call = Call { app, caller, method, uri, headers, body };
+    match segments[..] {
+        ["whoami"] => identity::whoami(call).await,
+        ["token"] => identity::token(call).await,
+        ["revocations"] => identity::revocations(call).await,
+        ["caches"] => caches::list(call).await,
+        ["caches", cache] => caches::one(call, cache).await,
+        ["caches", cache, "restore"] => caches::restore(call, cache).await,
+        ["caches", cache, "keys"] => keys::all(call, cache).await,
+        ["caches", cache, "keys", key] => keys::one(call, cache, key).await,
+        ["caches", cache, "missing"] => push::missing_paths(call, cache).await,
+        ["caches", cache, "chunks", "missing"] => push::missing_chunks(call, cache).await,
+        ["caches", cache, "chunks"] => push::chunks(call, cache).await,
+        ["caches", cache, "paths"] => push::paths(call, cache).await,
+        _ => Err(ApiError::NotFound),
+    }
+}
