@@ -6,12 +6,16 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod assembly;
+pub mod blob;
 pub mod bytes;
 pub mod chunking;
 pub mod digest;
 pub mod durable;
 pub mod facts;
+mod holder;
 pub mod index;
+mod intake;
 pub mod locations;
 mod log;
 pub mod pack;
@@ -21,8 +25,11 @@ pub mod tree;
 pub mod upload;
 mod workers;
 
+pub use assembly::{Assembly, AssemblyError};
 pub use digest::Digest;
 pub use facts::{CommitError, Expected, Fact, Transaction};
+pub use holder::Holder;
+pub use intake::{Intake, IntakeError};
 pub use locations::Location;
 pub use pack::Kind;
 pub use store::{OpenProgress, Options, Store, StoreError};

@@ -6,7 +6,7 @@
 //! that the chunks of one upload lie together and in order. Nothing becomes visible: a caller
 //! commits a fact that names the tree.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -15,10 +15,13 @@ use bytes::{Bytes, BytesMut};
 
 use crate::Digest;
 use crate::chunking::{Chunker, MAX_CHUNK, MIN_CHUNK};
+use crate::holder::{Claims, Holder};
 use crate::log::Run;
 use crate::pack::{FrameEncoder, Kind, Row};
 use crate::store::{Store, StoreError};
-use crate::tree::{ChunkList, ChunkRef, Directory, Node, NodeName, SymlinkTarget, Tree, TreeError};
+use crate::tree::{
+    BuildError, ChunkList, ChunkRef, MAX_TREE, Node, NodeName, TreeBuilder, TreeError,
+};
 use crate::workers::{ChunkJob, Encoded};
 
 /// Files up to this length are held in memory, to be looked up by digest before they are cut.
@@ -29,10 +32,6 @@ const BATCH: usize = 256 * 1024;
 const IN_FLIGHT: usize = 4;
 /// Stored bytes gathered before they are appended to the pack as one run.
 const RUN: usize = 1024 * 1024;
-/// What the directories of one tree may weigh, encoded. They are held in memory until the tree is
-/// done; this is room for about a million files.
-pub const MAX_TREE: usize = 96 * 1024 * 1024;
-
 /// Why an upload failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -54,6 +53,16 @@ pub enum UploadError {
     Io(#[from] io::Error),
 }
 
+impl From<BuildError> for UploadError {
+    fn from(error: BuildError) -> Self {
+        match error {
+            BuildError::Tree(error) => Self::Tree(error),
+            BuildError::TooManyEntries => Self::TooManyEntries,
+            BuildError::Misuse(what) => Self::Misuse(what),
+        }
+    }
+}
+
 /// A tree that was taken in. It stays when a fact is committed that names it.
 #[derive(Clone, Debug)]
 pub struct Uploaded {
@@ -65,11 +74,6 @@ pub struct Uploaded {
     pub plain: u64,
     /// Bytes that were new and have been stored.
     pub stored: u64,
-}
-
-struct OpenDirectory {
-    name: Option<NodeName>,
-    directory: Directory,
 }
 
 struct OpenFile {
@@ -99,13 +103,9 @@ enum Owed {
 /// A tree on its way in. Calls block; they belong on a thread that may wait.
 pub struct Upload {
     store: Arc<Store>,
-    directories: Vec<OpenDirectory>,
+    claims: Claims,
+    tree: TreeBuilder,
     file: Option<OpenFile>,
-    root: Option<Node>,
-    encoded: Vec<Vec<u8>>,
-    known_directories: HashSet<Digest>,
-    weight: usize,
-    lists: BTreeMap<Digest, Digest>,
     batch: Vec<ChunkJob>,
     batch_bytes: usize,
     /// Small blobs whose chunk is on its way, so that a twin in the same tree is not compressed.
@@ -122,13 +122,9 @@ impl Upload {
     pub(crate) fn new(store: Arc<Store>) -> Self {
         Self {
             store,
-            directories: Vec::new(),
+            claims: Claims::none(),
+            tree: TreeBuilder::default(),
             file: None,
-            root: None,
-            encoded: Vec::new(),
-            known_directories: HashSet::new(),
-            weight: 0,
-            lists: BTreeMap::new(),
             batch: Vec::new(),
             batch_bytes: 0,
             underway: HashSet::new(),
@@ -141,59 +137,32 @@ impl Upload {
         }
     }
 
-    /// The name a node is to have where the upload stands; the root has none.
-    fn name(&self, name: &[u8]) -> Result<Option<NodeName>, UploadError> {
+    /// Gives `holder` a claim to every chunk of the tree.
+    pub fn held_by(mut self, holder: Holder) -> Self {
+        self.claims = Claims::of(holder);
+        self
+    }
+
+    fn between_files(&mut self) -> Result<&mut TreeBuilder, UploadError> {
         if self.file.is_some() {
             return Err(UploadError::Misuse("a file is not finished"));
         }
-        match (self.directories.is_empty(), &self.root) {
-            (true, None) if name.is_empty() => Ok(None),
-            (true, _) => Err(UploadError::Misuse("a tree has one root, without a name")),
-            (false, _) => Ok(Some(name.try_into()?)),
-        }
-    }
-
-    fn place(&mut self, name: Option<NodeName>, node: Node) -> Result<(), UploadError> {
-        match (self.directories.last_mut(), name) {
-            (Some(parent), Some(name)) => {
-                self.weight += name.as_bytes().len() + 48;
-                if let Node::Symlink { target } = &node {
-                    self.weight += target.as_bytes().len();
-                }
-                if self.weight > MAX_TREE {
-                    return Err(UploadError::TooManyEntries);
-                }
-                parent.directory.push(name, node)?;
-            }
-            _ => self.root = Some(node),
-        }
-        Ok(())
+        Ok(&mut self.tree)
     }
 
     /// Enters a directory. The root's name is empty.
     pub fn enter_directory(&mut self, name: &[u8]) -> Result<(), UploadError> {
-        let name = self.name(name)?;
-        self.directories.push(OpenDirectory { name, directory: Directory::default() });
-        Ok(())
+        Ok(self.between_files()?.enter_directory(name)?)
     }
 
     /// Leaves the directory entered last.
     pub fn leave_directory(&mut self) -> Result<(), UploadError> {
-        let done = self.directories.pop();
-        let done = done.ok_or(UploadError::Misuse("there is no directory to leave"))?;
-        let bytes = done.directory.encode();
-        let node = done.directory.node_for(&bytes)?;
-        if self.known_directories.insert(Digest::of(&bytes)) {
-            self.encoded.push(bytes);
-        }
-        self.place(done.name, node)
+        Ok(self.between_files()?.leave_directory()?)
     }
 
     /// Adds a symlink.
     pub fn symlink(&mut self, name: &[u8], target: &[u8]) -> Result<(), UploadError> {
-        let name = self.name(name)?;
-        let target: SymlinkTarget = target.try_into()?;
-        self.place(name, Node::Symlink { target })
+        Ok(self.between_files()?.symlink(name, target)?)
     }
 
     /// Starts a file of `size` bytes, which [`Upload::write`] then brings.
@@ -203,7 +172,7 @@ impl Upload {
         executable: bool,
         size: u64,
     ) -> Result<(), UploadError> {
-        let name = self.name(name)?;
+        let name = self.between_files()?.name(name)?;
         let contents = if size <= WHOLE_FILE {
             Contents::Whole(BytesMut::with_capacity(size as usize))
         } else {
@@ -253,22 +222,26 @@ impl Upload {
             }
         };
         let (size, executable) = (file.size, file.executable);
-        self.place(file.name, Node::File { digest, size, executable })
+        Ok(self.tree.place(file.name, Node::File { digest, size, executable })?)
     }
 
     /// Takes a short file in; returns its digest.
     fn add_whole(&mut self, plain: Bytes) -> Result<Digest, UploadError> {
         let blob = Digest::of(&plain);
-        if plain.is_empty() || self.underway.contains(&blob) || self.lists.contains_key(&blob) {
+        if plain.is_empty() || self.underway.contains(&blob) || self.tree.has_list(&blob) {
             return Ok(blob);
         }
         if self.store.locate(Kind::Chunk, &blob)?.is_some() {
+            self.claims.add(&self.store, &blob)?;
             return Ok(blob);
         }
         if plain.len() > MIN_CHUNK
             && let Some(list) = self.store.chunk_list(&blob)?
         {
-            self.lists.insert(blob, Digest::of(&list.encode()));
+            for chunk in &list.chunks {
+                self.claims.add(&self.store, &chunk.digest)?;
+            }
+            self.tree.set_list(blob, Digest::of(&list.encode()));
             return Ok(blob);
         }
         let (mut chunker, mut chunks) = (Chunker::default(), Vec::new());
@@ -343,11 +316,14 @@ impl Upload {
             let chunk = |&(digest, size)| ChunkRef { digest, size, patches: Vec::new() };
             list.chunks.extend(encoded.chunks.iter().map(chunk));
         }
+        for (digest, _) in &encoded.chunks {
+            self.claims.add(&self.store, digest)?;
+        }
         let base = self.run.bytes.len() as u64;
         self.run.bytes.extend_from_slice(&encoded.run.bytes);
         let rows = encoded.run.rows.iter().map(|row| Row { offset: base + row.offset, ..*row });
         self.run.rows.extend(rows);
-        if self.run.bytes.len() >= RUN { self.flush() } else { Ok(()) }
+        if self.run.bytes.len() + self.claims.bytes() >= RUN { self.flush() } else { Ok(()) }
     }
 
     fn end_list(&mut self, blob: Digest, size: u64) -> Result<(), UploadError> {
@@ -361,7 +337,7 @@ impl Upload {
             return Ok(());
         }
         let bytes = list.encode();
-        self.lists.insert(blob, Digest::of(&bytes));
+        self.tree.set_list(blob, Digest::of(&bytes));
         self.add_record(Kind::ChunkList, blob, &bytes)
     }
 
@@ -380,6 +356,7 @@ impl Upload {
 
     fn flush(&mut self) -> Result<(), UploadError> {
         self.stored += self.run.bytes.len() as u64;
+        self.claims.append_to(&mut self.run)?;
         self.store.append(&self.run)?;
         self.run.clear();
         Ok(())
@@ -388,14 +365,13 @@ impl Upload {
     /// The tree is complete: appends what is left of it. Until here an upload of less than a
     /// megabyte has left nothing behind.
     pub fn finish(mut self) -> Result<Uploaded, UploadError> {
-        if self.file.is_some() || !self.directories.is_empty() {
+        self.between_files()?;
+        if !self.tree.is_closed() {
             return Err(UploadError::Misuse("the tree is not complete"));
         }
-        let root = self.root.take().ok_or(UploadError::Misuse("the tree is empty"))?;
         self.submit()?;
         self.settle(0)?;
-        let encoded = std::mem::take(&mut self.encoded);
-        let bytes = Tree::encode_parts(&root, encoded, &self.lists);
+        let (root, bytes) = std::mem::take(&mut self.tree).finish()?;
         let tree = Digest::of(&bytes);
         self.add_record(Kind::Tree, tree, &bytes)?;
         self.flush()?;

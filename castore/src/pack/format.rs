@@ -46,12 +46,14 @@ pub enum Kind {
     Tree = 3,
     /// A [`crate::facts`] record, under the digest of its encoding.
     Facts = 4,
+    /// A claim to a chunk, see [`crate::Holder`]. It has no data.
+    Claim = 5,
 }
 
 impl Kind {
     /// The kind of that number.
     pub fn from_number(number: u8) -> Option<Self> {
-        [Self::Chunk, Self::ChunkList, Self::Tree, Self::Facts]
+        [Self::Chunk, Self::ChunkList, Self::Tree, Self::Facts, Self::Claim]
             .into_iter()
             .find(|kind| *kind as u8 == number)
     }

@@ -216,6 +216,30 @@ fn check(
 impl Reader {
     /// Appends the plain bytes of a chunk, patched and checked against its digest.
     pub fn append_chunk(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), StoreError> {
+        let start = out.len();
+        self.append_decoded(chunk, out)?;
+        if Digest::of(&out[start..]) != chunk.digest {
+            out.truncate(start);
+            let (kind, digest) = (Kind::Chunk, chunk.digest);
+            let what = "its bytes have another digest".to_owned();
+            return Err(StoreError::Damaged { kind, digest, what });
+        }
+        Ok(chunk.apply_patches(&mut out[start..])?)
+    }
+
+    /// The same, checked against its checksum only: for callers who prove what they read by a hash
+    /// of their own.
+    pub fn append_unhashed(
+        &mut self,
+        chunk: &ChunkRef,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let start = out.len();
+        self.append_decoded(chunk, out)?;
+        Ok(chunk.apply_patches(&mut out[start..])?)
+    }
+
+    fn append_decoded(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), StoreError> {
         let (kind, digest) = (Kind::Chunk, chunk.digest);
         let damaged = |what: &str| StoreError::Damaged { kind, digest, what: what.to_owned() };
         let location =
@@ -225,12 +249,6 @@ impl Reader {
         }
         self.stored.clear();
         self.store.stored(&digest, &location, &mut self.stored)?;
-        let start = out.len();
-        self.decoder.append(out, &self.stored, chunk.size as usize)?;
-        if Digest::of(&out[start..]) != digest {
-            out.truncate(start);
-            return Err(damaged("its bytes have another digest"));
-        }
-        Ok(chunk.apply_patches(&mut out[start..])?)
+        Ok(self.decoder.append(out, &self.stored, chunk.size as usize)?)
     }
 }

@@ -6,18 +6,26 @@
 //! blob. A [`Tree`] gathers everything below one root, so that a door needs a single record to
 //! know every name, size and digest.
 
+mod builder;
 mod chunk_list;
 mod directory;
 mod node;
 mod record;
 mod wire;
 
+pub use builder::{BuildError, MAX_TREE, TreeBuilder};
 pub use chunk_list::{ChunkList, ChunkRef, Patch};
 pub use directory::{Directory, Entry};
 pub use node::{Node, NodeName, SymlinkTarget};
 pub use record::Tree;
 
 use crate::Digest;
+
+/// How deep directories may be nested. Readers walk trees with a stack of this height.
+pub const MAX_DEPTH: usize = 256;
+/// How many entries the directories of a tree may have, counted wherever they appear. A directory
+/// that appears twice is kept once, so a short record could stand for any number of them.
+pub const MAX_ENTRIES: u64 = 1 << 21;
 
 /// What is wrong with an encoded or a given tree.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +57,12 @@ pub enum TreeError {
     /// A node without a kind, or a size that does not add up.
     #[error("{0}")]
     Inconsistent(&'static str),
+    /// Directories are nested too deep.
+    #[error("directories are nested more than {MAX_DEPTH} deep")]
+    TooDeep,
+    /// There are too many entries.
+    #[error("there are more than {MAX_ENTRIES} entries in it")]
+    TooManyEntries,
     /// A directory that the tree refers to is not in it.
     #[error("directory {0} is missing from its tree")]
     MissingDirectory(Digest),

@@ -10,7 +10,7 @@ use std::slice;
 use prost::Message;
 
 use super::wire;
-use super::{Directory, Entry, Node, TreeError, digest_field};
+use super::{Directory, Entry, MAX_DEPTH, MAX_ENTRIES, Node, TreeError, digest_field};
 use crate::Digest;
 
 /// Everything below a root but the bytes of its files.
@@ -34,9 +34,24 @@ impl Tree {
         self.directories.get(digest).ok_or(TreeError::MissingDirectory(*digest))
     }
 
+    /// The blobs that have a chunk list, with its digest.
+    pub fn lists(&self) -> impl ExactSizeIterator<Item = (&Digest, &Digest)> {
+        self.lists.iter()
+    }
+
     /// The digest of the blob's chunk list; `None` when the blob is one chunk.
     pub fn list_of(&self, blob: &Digest) -> Option<Digest> {
         self.lists.get(blob).copied()
+    }
+
+    /// Every file's contents, as digest and length, each once.
+    pub fn files(&self) -> HashSet<(Digest, u64)> {
+        let below = self.directories.values().flat_map(Directory::entries).map(|entry| &entry.node);
+        let file = |node: &Node| match node {
+            Node::File { digest, size, .. } => Some((*digest, *size)),
+            _ => None,
+        };
+        below.chain([&self.root]).filter_map(file).collect()
     }
 
     /// Length of the encoding in bytes.
@@ -88,6 +103,8 @@ impl Tree {
         let mut unnamed_lists: HashSet<Digest> = lists.keys().copied().collect();
         let mut order = Vec::with_capacity(wire.directories.len());
         let mut directories = HashMap::with_capacity(wire.directories.len());
+        // How deep directories are nested below each one, itself included.
+        let mut heights: HashMap<Digest, usize> = HashMap::with_capacity(wire.directories.len());
         let mut check = |directories: &HashMap<Digest, Directory>, node: &Node| match node {
             Node::Directory { digest, size } => match directories.get(digest) {
                 Some(directory) if directory.size() == Some(*size) => Ok(()),
@@ -102,14 +119,25 @@ impl Tree {
         };
         for encoded in &wire.directories {
             let directory = Directory::decode(encoded)?;
+            let mut height = 1;
             for entry in directory.entries() {
                 check(&directories, &entry.node)?;
+                if let Node::Directory { digest, .. } = &entry.node {
+                    height = height.max(1 + heights.get(digest).copied().unwrap_or_default());
+                }
+            }
+            if height > MAX_DEPTH {
+                return Err(TreeError::TooDeep);
             }
             let digest = Digest::of(encoded);
+            heights.insert(digest, height);
             order.push(digest);
             directories.insert(digest, directory);
         }
         check(&directories, &root)?;
+        if matches!(root, Node::Directory { size, .. } if size > MAX_ENTRIES) {
+            return Err(TreeError::TooManyEntries);
+        }
         let tree = Self { root, directories, lists, weight: bytes.len() };
         let canonical = unnamed_lists.is_empty()
             && order == tree.directories_in_order()
@@ -195,5 +223,42 @@ mod tests {
             let refused = Tree::decode(&wrong);
             assert!(matches!(refused, Err(TreeError::NotCanonical(_))), "{refused:?}");
         }
+    }
+
+    #[test]
+    fn a_short_record_cannot_stand_for_an_endless_tree() {
+        let (mut directories, mut below) = (vec![Vec::new()], Directory::default());
+        // Each directory holds the one before it twice.
+        let doubled = |below: &Directory| {
+            let node = below.node_for(&below.encode()).unwrap();
+            let mut above = Directory::default();
+            above.push(b"a"[..].try_into().unwrap(), node.clone()).unwrap();
+            above.push(b"b"[..].try_into().unwrap(), node).unwrap();
+            above
+        };
+        for _ in 0..21 {
+            below = doubled(&below);
+            directories.push(below.encode());
+        }
+        let root = below.node_for(&below.encode()).unwrap();
+        let record = Tree::encode_parts(&root, directories, &BTreeMap::new());
+        assert!(matches!(Tree::decode(&record), Err(TreeError::TooManyEntries)));
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let nested = |depth: usize| {
+            let (mut directories, mut below) = (vec![Vec::new()], Directory::default());
+            for _ in 1..depth {
+                let node = below.node_for(&below.encode()).unwrap();
+                below = Directory::default();
+                below.push(b"d"[..].try_into().unwrap(), node).unwrap();
+                directories.push(below.encode());
+            }
+            let root = below.node_for(&below.encode()).unwrap();
+            Tree::decode(&Tree::encode_parts(&root, directories, &BTreeMap::new()))
+        };
+        assert!(nested(MAX_DEPTH).is_ok());
+        assert!(matches!(nested(MAX_DEPTH + 1), Err(TreeError::TooDeep)));
     }
 }

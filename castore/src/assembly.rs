@@ -1,0 +1,212 @@
+//! Assembling a tree from chunks that came before it.
+//!
+//! A client that knows the store's format sends a tree and its chunk lists, and only the chunks that
+//! are missing. Before the tree is kept, every blob is read once: a list is believed when the bytes
+//! it leads to have the blob's digest, and are cut where everybody cuts them. Lists are shared like
+//! chunks, so a list that is wrong, or cut elsewhere, would otherwise be somebody else's.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::Arc;
+
+use crate::Digest;
+use crate::blob::BlobBuilder;
+use crate::holder::{Claims, Holder};
+use crate::log::Run;
+use crate::pack::{FrameEncoder, Kind, Row};
+use crate::store::{Reader, Store, StoreError};
+use crate::tree::{ChunkList, ChunkRef, Tree, TreeError};
+
+/// Why a tree could not be assembled.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AssemblyError {
+    /// The tree, or a list, is not one.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// A list that the tree names was not sent, or one was sent that it does not name.
+    #[error("chunk list {0} is missing, or not the tree's")]
+    List(Digest),
+    /// A blob is not what the tree says.
+    #[error("file {blob}: {what}")]
+    Blob {
+        /// Its digest.
+        blob: Digest,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The store is at fault, or has lost something.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A tree whose chunks are, or should be, in the store.
+pub struct Assembly {
+    store: Arc<Store>,
+    reader: Reader,
+    tree: Arc<Tree>,
+    encoded: Vec<u8>,
+    /// The blobs that have a list, with the list and its encoding.
+    lists: HashMap<Digest, (ChunkList, Vec<u8>)>,
+    /// Blobs whose list is not proven yet.
+    unproven: HashSet<Digest>,
+    plain: Vec<u8>,
+}
+
+impl Store {
+    /// Starts to assemble an encoded tree; `lists` are the encoded chunk lists it names, sorted by
+    /// their blobs' digests.
+    pub fn assemble(
+        self: &Arc<Self>,
+        tree: Vec<u8>,
+        lists: Vec<Vec<u8>>,
+    ) -> Result<Assembly, AssemblyError> {
+        let encoded = tree;
+        let tree = Tree::decode(&encoded)?;
+        if let Some(stray) = lists.get(tree.lists().len()) {
+            return Err(AssemblyError::List(Digest::of(stray)));
+        }
+        let mut sent = lists.into_iter();
+        let (mut lists, mut unproven) = (HashMap::new(), HashSet::new());
+        for (blob, expected) in tree.lists() {
+            let bytes = sent.next().filter(|bytes| Digest::of(bytes) == *expected);
+            let bytes = bytes.ok_or(AssemblyError::List(*expected))?;
+            let list = ChunkList::decode(&bytes)?;
+            match self.chunk_list(blob)? {
+                Some(known) if known == list => {}
+                Some(_) => {
+                    let what = "it is not cut where this store cuts it: update the client";
+                    return Err(AssemblyError::Blob { blob: *blob, what });
+                }
+                None => {
+                    unproven.insert(*blob);
+                }
+            }
+            lists.insert(*blob, (list, bytes));
+        }
+        let (store, reader) = (self.clone(), self.reader()?);
+        let (tree, plain) = (Arc::new(tree), Vec::new());
+        Ok(Assembly { store, reader, tree, encoded, lists, unproven, plain })
+    }
+}
+
+impl Assembly {
+    /// The tree.
+    pub fn tree(&self) -> &Arc<Tree> {
+        &self.tree
+    }
+
+    /// The chunks of a file of the tree.
+    fn chunks_of(&self, blob: &Digest, size: u64) -> Result<Vec<ChunkRef>, AssemblyError> {
+        let wrong = |what| AssemblyError::Blob { blob: *blob, what };
+        let Some((list, _)) = self.lists.get(blob) else {
+            let size = u32::try_from(size);
+            let size = size.map_err(|_| wrong("it is too long for one chunk"))?;
+            return Ok(match size {
+                0 if *blob != Digest::of(&[]) => return Err(wrong("it has not the empty digest")),
+                0 => Vec::new(),
+                size => vec![ChunkRef { digest: *blob, size, patches: Vec::new() }],
+            });
+        };
+        if list.size() != Some(size) {
+            return Err(wrong("its chunks do not add up to it"));
+        }
+        Ok(list.chunks.clone())
+    }
+
+    /// The chunks that are not there for any of `holders`, each once.
+    pub fn missing(&self, holders: &[Holder]) -> Result<Vec<Digest>, AssemblyError> {
+        let (mut seen, mut missing) = (HashSet::new(), Vec::new());
+        for (blob, size) in self.tree.files() {
+            for chunk in self.chunks_of(&blob, size)? {
+                if !seen.insert(chunk.digest) {
+                    continue;
+                }
+                match self.store.held(holders, &chunk.digest)? {
+                    Some(found) if found.plain == chunk.size => {}
+                    Some(_) => {
+                        let what = "a chunk has not the length that is given for it";
+                        return Err(AssemblyError::Blob { blob, what });
+                    }
+                    None => missing.push(chunk.digest),
+                }
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Gives the bytes of a file of the tree to `each`, and proves on the way that they are the
+    /// blob's.
+    pub fn read_file(
+        &mut self,
+        blob: &Digest,
+        size: u64,
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<(), AssemblyError> {
+        let chunks = self.chunks_of(blob, size)?;
+        let mut proof = self.unproven.contains(blob).then(|| BlobBuilder::new(size));
+        for chunk in &chunks {
+            self.plain.clear();
+            // A blob of one chunk has that chunk's digest, and no chunk is stored unproven.
+            self.reader.append_unhashed(chunk, &mut self.plain)?;
+            if let Some(proof) = &mut proof {
+                proof.write(&self.plain);
+            }
+            each(&self.plain);
+        }
+        if let Some(proof) = proof {
+            let found = proof.finish();
+            let wrong = |what| Err(AssemblyError::Blob { blob: *blob, what });
+            if found.digest != *blob {
+                return wrong("its chunks make up another file");
+            }
+            if found.chunks.chunks != chunks {
+                return wrong("it is not cut where this store cuts it: update the client");
+            }
+            self.unproven.remove(blob);
+        }
+        Ok(())
+    }
+
+    /// Keeps the tree, every file of which has been read, and gives `holder` claims to its chunks.
+    /// Durable with the next commit. Returns the tree's digest.
+    pub fn finish(self, holder: Holder) -> Result<Digest, AssemblyError> {
+        if let Some(blob) = self.unproven.iter().next() {
+            let what = "its bytes have not been read";
+            return Err(AssemblyError::Blob { blob: *blob, what });
+        }
+        let failed = |error: io::Error| StoreError::Io(error);
+        let mut records =
+            Records { run: Run::default(), encoder: FrameEncoder::new().map_err(failed)? };
+        let mut claims = Claims::of(holder);
+        for (blob, size) in self.tree.files() {
+            for chunk in self.chunks_of(&blob, size)? {
+                claims.add(&self.store, &chunk.digest)?;
+            }
+        }
+        for (blob, (_, encoded)) in &self.lists {
+            records.add(Kind::ChunkList, *blob, encoded).map_err(failed)?;
+        }
+        let tree = Digest::of(&self.encoded);
+        records.add(Kind::Tree, tree, &self.encoded).map_err(failed)?;
+        claims.append_to(&mut records.run).map_err(failed)?;
+        self.store.append(&records.run).map_err(failed)?;
+        Ok(tree)
+    }
+}
+
+struct Records {
+    run: Run,
+    encoder: FrameEncoder,
+}
+
+impl Records {
+    fn add(&mut self, kind: Kind, digest: Digest, plain: &[u8]) -> io::Result<()> {
+        let offset = self.run.bytes.len() as u64;
+        let header = self.encoder.append(&mut self.run.bytes, kind, digest, plain)?;
+        let length = u32::try_from(plain.len()).map_err(io::Error::other)?;
+        let stored = header.stored;
+        self.run.rows.push(Row { digest, kind, pack: 0, offset, stored, plain: length });
+        Ok(())
+    }
+}
