@@ -96,6 +96,16 @@ impl Assembly {
         &self.tree
     }
 
+    /// The tree as it is encoded.
+    pub fn encoded(&self) -> &[u8] {
+        &self.encoded
+    }
+
+    /// Whether every list is known to be right.
+    pub fn is_proven(&self) -> bool {
+        self.unproven.is_empty()
+    }
+
     /// The chunks of a file of the tree.
     fn chunks_of(&self, blob: &Digest, size: u64) -> Result<Vec<ChunkRef>, AssemblyError> {
         let wrong = |what| AssemblyError::Blob { blob: *blob, what };

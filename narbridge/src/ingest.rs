@@ -6,7 +6,7 @@
 use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 
-use castore::{Store, UploadError, Uploaded};
+use castore::{Holder, Store, UploadError, Uploaded};
 use nix_compat::nar::{self, Event};
 use nix_compat::nixhash::Sha256;
 use sha2::Digest;
@@ -67,6 +67,8 @@ pub struct Announced {
     pub compression: Option<Compression>,
     /// The most plain bytes to take.
     pub max_nar_size: u64,
+    /// Who gets claims to its chunks.
+    pub holder: Holder,
 }
 
 /// Takes a NAR in. Blocks; belongs on a thread that may wait.
@@ -87,7 +89,8 @@ pub fn ingest(
         let inner = decoder(compression, body).map_err(IngestError::Compression)?;
         let limit = announced.max_nar_size;
         let mut plain = NarHash { inner, hasher: sha2::Sha256::new(), left: limit };
-        let tree = read_tree(store, &mut plain).map_err(|error| refine(error, limit));
+        let tree =
+            read_tree(store, &mut plain, announced.holder).map_err(|error| refine(error, limit));
         (Sha256::from(<[u8; 32]>::from(plain.hasher.finalize())), tree)
     };
     let (uploaded, nar_size) = tree?;
@@ -110,9 +113,13 @@ fn sniff(body: &mut impl Read) -> Result<(Compression, io::Cursor<Vec<u8>>), Ing
     Ok((compression, io::Cursor::new(first)))
 }
 
-fn read_tree(store: &Arc<Store>, plain: &mut impl Read) -> Result<(Uploaded, u64), IngestError> {
+fn read_tree(
+    store: &Arc<Store>,
+    plain: &mut impl Read,
+    holder: Holder,
+) -> Result<(Uploaded, u64), IngestError> {
     let mut nar = nar::Reader::new(plain);
-    let mut upload = store.upload();
+    let mut upload = store.upload().held_by(holder);
     while let Some(event) = nar.next().map_err(IngestError::Nar)? {
         match event {
             Event::EnterDirectory { name } => upload.enter_directory(name)?,

@@ -73,6 +73,9 @@ pub struct PathRecord {
     /// Seconds since 1970.
     #[prost(uint64, tag = "11")]
     pub uploaded: u64,
+    /// Subject of the token that pushed it; empty if unknown.
+    #[prost(string, tag = "12")]
+    pub uploader: String,
 }
 
 /// A NAR that was uploaded whole.
@@ -164,4 +167,9 @@ pub(crate) fn file_key(cache: u32, path: &str) -> Vec<u8> {
 
 pub(crate) fn signature_key(cache: u32, hash: StorePathHash) -> Vec<u8> {
     [&b"sig/"[..], &cache.to_be_bytes(), hash.as_bytes()].concat()
+}
+
+/// In the index only: the NAR hash and length of a tree that has been verified.
+pub(crate) fn verified_key(tree: &Digest) -> Vec<u8> {
+    [&b"nar/"[..], tree.as_bytes()].concat()
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
+use castore::Holder;
 use castore::{Options, Store};
 use narbridge::compression::{Compression, StoredEncoder, decoder};
 use narbridge::ingest::{Announced, IngestError, Ingested, ingest};
@@ -185,7 +186,11 @@ impl Way {
     fn ingest(&self, store: &Arc<Store>, body: &[u8]) -> Result<Ingested, IngestError> {
         let compression = self.announce.then_some(self.compression);
         let body = InPieces { left: body, pieces: self.pieces.iter().cycle() };
-        ingest(store, body, Announced { compression, max_nar_size: u64::MAX })
+        ingest(
+            store,
+            body,
+            Announced { compression, max_nar_size: u64::MAX, holder: Holder::named(b"test") },
+        )
     }
 }
 

@@ -6,6 +6,7 @@ mod narinfo;
 mod nars;
 mod paths;
 mod publish;
+mod push;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ pub use files::{FileName, StoredFile};
 pub use name::{CacheName, InvalidCacheName};
 pub use nars::{NarFile, NarName, NarUploadError, UploadedNar};
 pub use publish::PublishError;
+pub use push::{PushError, PushOutcome, Pusher};
 
 use crate::nar::{NarError, ZstdPlan};
 use crate::records::{CacheRecord, PathRecord, RecordError};

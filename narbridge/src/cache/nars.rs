@@ -127,7 +127,8 @@ impl Cache {
         body: impl Read + Send,
         max_nar_size: u64,
     ) -> Result<UploadedNar, NarUploadError> {
-        let announced = Announced { compression: name.compression, max_nar_size };
+        let announced =
+            Announced { compression: name.compression, max_nar_size, holder: self.holder() };
         let ingested = ingest(&self.store, body, announced)?;
         if ingested.file_hash != name.hash {
             let (expected, found) = (name.hash, ingested.file_hash);

@@ -2,7 +2,7 @@
 
 use castore::{Expected, StoreError, Transaction};
 use nix_compat::narinfo::{self, NarInfo};
-use nix_compat::nixhash::NixHash;
+use nix_compat::nixhash::{NixHash, Sha256};
 use nix_compat::store_path::{
     ContentAddress, IngestionMethod, StorePath, StorePathHash, build_ca_path,
 };
@@ -11,7 +11,7 @@ use prost::Message;
 use super::nars::UploadedNar;
 use super::{Cache, CacheError, NarName};
 use crate::compression::Compression;
-use crate::records::{PathRecord, nar_key, path_key};
+use crate::records::{PathRecord, decode, nar_key, path_key};
 use crate::storehouse::now;
 
 /// Why a narinfo was not accepted. The message starts with the field that is wrong.
@@ -40,7 +40,7 @@ impl From<StoreError> for PublishError {
     }
 }
 
-fn wrong(field: &'static str, why: impl Into<String>) -> PublishError {
+pub(super) fn wrong(field: &'static str, why: impl Into<String>) -> PublishError {
     PublishError::Field { field, why: why.into() }
 }
 
@@ -54,33 +54,48 @@ impl Cache {
             return Err(wrong("StorePath", why));
         }
         let nar = self.check_nar(&narinfo)?;
-        self.check_content_address(&narinfo, &nar)?;
+        self.check_content_address(&narinfo, nar.nar_hash)?;
 
+        self.record(&narinfo, &nar, "")
+    }
+
+    /// Makes what `info` says of a path durable and visible. It has been held against the NAR.
+    pub(super) fn record(
+        &self,
+        info: &NarInfo<'_>,
+        nar: &UploadedNar,
+        uploader: &str,
+    ) -> Result<(), PublishError> {
+        let hash = info.store_path.hash();
         let mut record = PathRecord {
-            name: narinfo.store_path.name().to_owned(),
+            name: info.store_path.name().to_owned(),
             root: nar.root.clone(),
             tree: nar.tree.as_bytes().to_vec(),
             nar_hash: nar.nar_hash.as_bytes().to_vec(),
             nar_size: nar.nar_size,
-            references: base_names(&narinfo.references),
-            deriver: narinfo.deriver.as_ref().map(StorePath::to_string).unwrap_or_default(),
-            signatures: narinfo.signatures.iter().map(|s| s.to_string()).collect(),
-            ca: narinfo.ca.as_ref().map(|ca| ca.to_string()).unwrap_or_default(),
-            file_size: self.zstd_len(&nar)?,
+            references: base_names(&info.references),
+            deriver: info.deriver.as_ref().map(StorePath::to_string).unwrap_or_default(),
+            signatures: info.signatures.iter().map(|s| s.to_string()).collect(),
+            ca: info.ca.as_ref().map(|ca| ca.to_string()).unwrap_or_default(),
+            file_size: self.zstd_len(nar)?,
             uploaded: now(),
+            uploader: uploader.to_owned(),
         };
         let by_nar_hash =
             UploadedNar { compression: Compression::None, file_size: nar.nar_size, ..nar.clone() };
+        let key = path_key(self.number, hash);
         loop {
-            let before = self.store.fact(&path_key(self.number, hash))?;
-            if let Some((_, before)) = self.path_record(hash)?
-                && before.nar_hash == record.nar_hash
-            {
-                keep_signatures(&mut record.signatures, before.signatures);
+            let before = self.store.fact(&key)?;
+            let expected = Expected::as_read(before.as_ref());
+            if let Some(fact) = before {
+                let before: PathRecord =
+                    decode(&format!("path {hash}"), &fact.value).map_err(CacheError::from)?;
+                if before.nar_hash == record.nar_hash {
+                    keep_signatures(&mut record.signatures, before.signatures);
+                }
             }
             let mut transaction = Transaction::default();
-            let expected = Expected::as_read(before.as_ref());
-            transaction.put(path_key(self.number, hash), record.encode_to_vec(), expected);
+            transaction.put(key.clone(), record.encode_to_vec(), expected);
             transaction.put(
                 nar_key(self.number, nar.nar_hash),
                 by_nar_hash.to_record().encode_to_vec(),
@@ -134,10 +149,10 @@ impl Cache {
     }
 
     /// A content address that is claimed must lead to the path that is claimed.
-    fn check_content_address(
+    pub(super) fn check_content_address(
         &self,
         narinfo: &NarInfo<'_>,
-        nar: &UploadedNar,
+        nar_hash: Sha256,
     ) -> Result<(), PublishError> {
         let Some(ca) = &narinfo.ca else { return Ok(()) };
         let path = &narinfo.store_path;
@@ -153,7 +168,7 @@ impl Cache {
             hash: NixHash::Sha256(hash),
         } = ca
             && !refers_to_itself
-            && hash != nar.nar_hash.as_bytes()
+            && hash != nar_hash.as_bytes()
         {
             return Err(wrong("CA", format!("{ca} is not the hash of the NAR that came")));
         }

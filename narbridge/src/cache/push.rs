@@ -1,0 +1,227 @@
+//! Pushing: a client that cuts paths into chunks itself asks what is missing, sends that, and
+//! publishes.
+//!
+//! What is missing is a question of who asks. A pusher who may read the cache learns what is in it,
+//! one who may not learns only of what was pushed under the same name.
+
+use std::io::Read;
+
+use castore::tree::ChunkRef;
+use castore::{Assembly, AssemblyError, Digest, Holder, IntakeError, Kind, StoreError};
+use nix_compat::narinfo::NarInfo;
+use nix_compat::nixhash::Sha256;
+use nix_compat::store_path::StorePathHash;
+use sha2::Digest as _;
+
+use super::nars::UploadedNar;
+use super::publish::wrong;
+use super::{Cache, CacheError, PublishError};
+use crate::compression::Compression;
+use crate::nar::Walk;
+use crate::records::verified_key;
+
+/// Who pushes.
+#[derive(Clone, Debug)]
+pub struct Pusher {
+    /// Whose chunks count as being there.
+    pub holders: Vec<Holder>,
+    /// Who gets claims to the chunks that come.
+    pub intake: Holder,
+    /// Subject of the token.
+    pub subject: String,
+    /// Whether the pusher may read the cache.
+    pub reads: bool,
+}
+
+/// What became of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PushOutcome {
+    /// It is durable and visible.
+    Published,
+    /// These chunks have to be sent first.
+    Missing(Vec<Digest>),
+}
+
+/// Why a push went wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PushError {
+    /// What was said of the path is not so.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The path cannot be put together from what was sent.
+    #[error(transparent)]
+    Assembly(#[from] AssemblyError),
+    /// The store is at fault.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<CacheError> for PushError {
+    fn from(error: CacheError) -> Self {
+        Self::Publish(error.into())
+    }
+}
+
+impl Cache {
+    /// Who has claims to what is uploaded to this cache.
+    pub fn holder(&self) -> Holder {
+        Holder::named(format!("cache {}", self.number).as_bytes())
+    }
+
+    /// Who has claims to what this subject sends to this cache without being able to read it.
+    pub fn holder_for(&self, subject: &str) -> Holder {
+        Holder::named(format!("subject {} {subject}", self.number).as_bytes())
+    }
+
+    /// Which of these paths the pusher has to push. Blocks.
+    pub fn missing_paths(
+        &self,
+        hashes: Vec<StorePathHash>,
+        pusher: &Pusher,
+    ) -> Result<Vec<StorePathHash>, CacheError> {
+        let mut missing = Vec::new();
+        for hash in hashes {
+            let known = match self.path_record(hash)? {
+                None => false,
+                Some((_, record)) => pusher.reads || record.uploader == pusher.subject,
+            };
+            if !known {
+                missing.push(hash);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// For each chunk, whether it is missing. Blocks.
+    pub fn missing_chunks(
+        &self,
+        digests: impl Iterator<Item = Digest>,
+        pusher: &Pusher,
+    ) -> Result<Vec<bool>, StoreError> {
+        digests.map(|digest| Ok(self.store.held(&pusher.holders, &digest)?.is_none())).collect()
+    }
+
+    /// Takes in chunks as records one behind the other. Durable with the path that needs them.
+    /// Blocks.
+    pub fn take_chunks(&self, records: impl Read, pusher: &Pusher) -> Result<(), IntakeError> {
+        let mut intake = self.store.intake(pusher.intake)?;
+        let taken = intake.add_all(records);
+        // What came whole before an error need not come again.
+        intake.finish()?;
+        taken
+    }
+
+    /// The bytes of a manifest that was sent as chunks; what is missing of it, if anything is.
+    pub fn sent_manifest(
+        &self,
+        chunks: &[Digest],
+        pusher: &Pusher,
+    ) -> Result<Result<Vec<u8>, Vec<Digest>>, PushError> {
+        let (mut out, mut missing) = (Vec::new(), Vec::new());
+        let mut reader = self.store.reader()?;
+        for digest in chunks {
+            let Some(location) = self.store.held(&pusher.holders, digest)? else {
+                missing.push(*digest);
+                continue;
+            };
+            if out.len() + location.plain as usize > MAX_MANIFEST {
+                let why = format!("it is longer than {MAX_MANIFEST} bytes");
+                return Err(wrong("manifest", why).into());
+            }
+            let (digest, size) = (*digest, location.plain);
+            reader.append_chunk(&ChunkRef { digest, size, patches: Vec::new() }, &mut out)?;
+        }
+        Ok(if missing.is_empty() { Ok(out) } else { Err(missing) })
+    }
+
+    /// Publishes a path whose chunks came before. `info` says what it is to be (its URL does not
+    /// matter), `tree` and `lists` what it holds. The NAR is made and hashed before anything is
+    /// visible. Blocks.
+    pub fn publish_pushed(
+        &self,
+        info: &NarInfo<'_>,
+        tree: Vec<u8>,
+        lists: Vec<Vec<u8>>,
+        pusher: &Pusher,
+        max_nar_size: u64,
+    ) -> Result<PushOutcome, PushError> {
+        if info.nar_size > max_nar_size {
+            let why = format!("this server takes {max_nar_size} bytes (--max-nar-size)");
+            return Err(wrong("NarSize", why).into());
+        }
+        self.check_content_address(info, info.nar_hash)?;
+        let mut assembly = self.store.assemble(tree, lists)?;
+        let missing = assembly.missing(&pusher.holders)?;
+        if !missing.is_empty() {
+            return Ok(PushOutcome::Missing(missing));
+        }
+        let root = assembly.tree().root().encode();
+        let digest = Digest::of(assembly.encoded());
+        if !(assembly.is_proven() && self.is_verified(&digest, info)?) {
+            verify(&mut assembly, info)?;
+        }
+        let tree = assembly.finish(self.holder())?;
+        let verified = verified_value(info.nar_hash, info.nar_size);
+        self.store.remember(&verified_key(&tree), &verified)?;
+        let nar = UploadedNar {
+            root,
+            tree,
+            nar_hash: info.nar_hash,
+            nar_size: info.nar_size,
+            compression: Compression::None,
+            file_size: info.nar_size,
+        };
+        self.record(info, &nar, &pusher.subject)?;
+        Ok(PushOutcome::Published)
+    }
+
+    /// Whether this very tree, which is still there, was found to be this NAR before.
+    fn is_verified(&self, tree: &Digest, info: &NarInfo<'_>) -> Result<bool, StoreError> {
+        let known = self.store.derived(&verified_key(tree))?;
+        let same = known.is_some_and(|known| known == verified_value(info.nar_hash, info.nar_size));
+        Ok(same && self.store.locate(Kind::Tree, tree)?.is_some())
+    }
+}
+
+/// The longest manifest, in bytes: that of a tree of two million files.
+const MAX_MANIFEST: usize = 512 * 1024 * 1024;
+
+fn verified_value(nar_hash: Sha256, nar_size: u64) -> Vec<u8> {
+    [&nar_hash.as_bytes()[..], &nar_size.to_be_bytes()].concat()
+}
+
+/// Makes the NAR of the tree and holds it against what was said of it.
+fn verify(assembly: &mut Assembly, info: &NarInfo<'_>) -> Result<(), PushError> {
+    let tree = assembly.tree().clone();
+    // First without its files, which may be many times as long as it was said to be.
+    let (mut walk, mut framing) = (Walk::new(&tree), Vec::new());
+    let mut size = 0u64;
+    loop {
+        framing.clear();
+        let file = walk.next_file(&mut framing)?;
+        let file_size = file.map_or(0, |file| file.size);
+        size = size.saturating_add(framing.len() as u64).saturating_add(file_size);
+        if file.is_none() || size > info.nar_size {
+            break;
+        }
+    }
+    if size != info.nar_size {
+        let why = format!("{} is claimed, and the tree makes another", info.nar_size);
+        return Err(wrong("NarSize", why).into());
+    }
+    let (mut walk, mut hasher) = (Walk::new(&tree), sha2::Sha256::new());
+    loop {
+        framing.clear();
+        let file = walk.next_file(&mut framing)?;
+        hasher.update(&framing);
+        let Some(file) = file else { break };
+        assembly.read_file(&file.digest, file.size, |piece| hasher.update(piece))?;
+    }
+    let found = Sha256::from(<[u8; 32]>::from(hasher.finalize()));
+    if found != info.nar_hash {
+        let why = format!("{} is claimed, and the tree makes {found}", info.nar_hash);
+        return Err(wrong("NarHash", why).into());
+    }
+    Ok(())
+}
