@@ -1,0 +1,224 @@
+//! The routes of [`granary_api`], typed.
+
+use bytes::Bytes;
+use granary_api::cache::{AddKey, CacheInfo, CacheList, ConfigureCache, CreateCache, KeyList};
+use granary_api::push::{Missing, MissingPaths};
+use granary_api::{IssuedToken, PREFIX, Revocations, Revoke, Whoami};
+use reqwest::Method;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::error::Error;
+use super::server::{Request, Response, Server};
+
+const JSON: &str = "application/json";
+const OCTETS: &str = "application/octet-stream";
+
+/// Whether doing a thing twice comes to the same as doing it once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Twice {
+    Same,
+    Differs,
+}
+
+impl Server {
+    /// Who the server takes us for; works without a token.
+    pub async fn whoami(&self) -> Result<Whoami, Error> {
+        self.get("/whoami").await
+    }
+
+    /// Gives an OIDC identity token for one of the server's own. The server is to be one without a
+    /// token of its own: the identity token is sent in its place.
+    pub async fn exchange_token(&self) -> Result<IssuedToken, Error> {
+        let response = self.call(Method::POST, "/token", None, Twice::Same).await?;
+        self.decode(&response)
+    }
+
+    /// Which tokens are void.
+    pub async fn revocations(&self) -> Result<Revocations, Error> {
+        self.get("/revocations").await
+    }
+
+    /// Takes tokens back.
+    pub async fn revoke(&self, revoke: &Revoke) -> Result<(), Error> {
+        let body = self.encode(revoke)?;
+        self.call(Method::POST, "/revocations", Some(body), Twice::Same).await.map(drop)
+    }
+
+    /// The caches that we may see.
+    pub async fn caches(&self) -> Result<CacheList, Error> {
+        self.get("/caches").await
+    }
+
+    /// A cache of this server, whether it exists or not.
+    pub fn cache(&self, name: &str) -> RemoteCache {
+        RemoteCache { server: self.clone(), name: name.to_owned() }
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        let response = self.call(Method::GET, path, None, Twice::Same).await?;
+        self.decode(&response)
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+        twice: Twice,
+    ) -> Result<Response, Error> {
+        let content_type = body.as_ref().map(|_| JSON);
+        self.request(Request {
+            method,
+            path: &format!("{PREFIX}{path}"),
+            body: body.unwrap_or_default(),
+            content_type,
+            idempotent: twice == Twice::Same,
+            api: true,
+        })
+        .await
+    }
+
+    fn encode(&self, value: &impl Serialize) -> Result<Bytes, Error> {
+        let text = serde_json::to_vec(value);
+        text.map(Bytes::from).map_err(|source| Error::Setup { source: source.into() })
+    }
+
+    fn decode<T: DeserializeOwned>(&self, response: &Response) -> Result<T, Error> {
+        // The error may quote the answer, and an answer may hold a token: only the place is told.
+        serde_json::from_slice(&response.body).map_err(|error| Error::NotGranary {
+            server: self.base().clone(),
+            why: format!("unexpected answer, at line {} column {}", error.line(), error.column()),
+        })
+    }
+}
+
+/// A cache of a server. Clones share the server's connections.
+#[derive(Clone, Debug)]
+pub struct RemoteCache {
+    server: Server,
+    name: String,
+}
+
+impl RemoteCache {
+    /// The server.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// The cache's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its URL as a substituter.
+    pub fn url(&self) -> String {
+        self.server.base().join(&format!("/{}", escape(&self.name)))
+    }
+
+    /// What it is.
+    pub async fn info(&self) -> Result<CacheInfo, Error> {
+        self.server.get(&self.path("")).await
+    }
+
+    /// Makes it.
+    pub async fn create(&self, cache: &CreateCache) -> Result<CacheInfo, Error> {
+        let body = self.server.encode(cache)?;
+        self.change(Method::PUT, "", Some(body), Twice::Differs).await
+    }
+
+    /// Changes its settings.
+    pub async fn configure(&self, changes: &ConfigureCache) -> Result<CacheInfo, Error> {
+        let body = self.server.encode(changes)?;
+        self.change(Method::PATCH, "", Some(body), Twice::Same).await
+    }
+
+    /// Destroys it. It can be restored until its paths are collected.
+    pub async fn destroy(&self) -> Result<(), Error> {
+        self.server.call(Method::DELETE, &self.path(""), None, Twice::Differs).await.map(drop)
+    }
+
+    /// Undoes [`RemoteCache::destroy`].
+    pub async fn restore(&self) -> Result<CacheInfo, Error> {
+        self.change(Method::POST, "/restore", None, Twice::Differs).await
+    }
+
+    /// Its key pairs.
+    pub async fn keys(&self) -> Result<KeyList, Error> {
+        self.server.get(&self.path("/keys")).await
+    }
+
+    /// Adds a key pair.
+    pub async fn add_key(&self, key: &AddKey) -> Result<KeyList, Error> {
+        let body = self.server.encode(key)?;
+        self.change(Method::POST, "/keys", Some(body), Twice::Differs).await
+    }
+
+    /// Lets a key sign for so many seconds more, and then no longer.
+    pub async fn retire_key(&self, name: &str, after: u64) -> Result<KeyList, Error> {
+        let below = format!("/keys/{}?after={after}", escape(name));
+        self.change(Method::DELETE, &below, None, Twice::Same).await
+    }
+
+    /// Which of the store paths with these hash parts it does not have.
+    pub async fn missing(&self, paths: &MissingPaths) -> Result<Missing, Error> {
+        let body = self.server.encode(paths)?;
+        self.change(Method::POST, "/missing", Some(body), Twice::Same).await
+    }
+
+    /// Which chunks are missing: digests one behind the other to a bitmap, see
+    /// [`granary_api::push`].
+    pub async fn missing_chunks(&self, digests: Bytes) -> Result<Bytes, Error> {
+        self.push("/chunks/missing", digests).await
+    }
+
+    /// Sends chunks: records one behind the other, see [`granary_api::push`].
+    pub async fn send_chunks(&self, records: Bytes) -> Result<Bytes, Error> {
+        self.push("/chunks", records).await
+    }
+
+    /// Publishes paths: compressed messages to messages, see [`granary_api::push`].
+    pub async fn publish(&self, paths: Bytes) -> Result<Bytes, Error> {
+        self.push("/paths", paths).await
+    }
+
+    /// One of the files that Nix reads, such as `nix-cache-info`, or that Nix writes.
+    pub async fn file(&self, name: &str) -> Result<Bytes, Error> {
+        let path = format!("/{}/{name}", escape(&self.name));
+        let response = self.server.send(Method::GET, &path, Bytes::new(), None).await?;
+        Ok(response.body)
+    }
+
+    async fn change<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        below: &str,
+        body: Option<Bytes>,
+        twice: Twice,
+    ) -> Result<T, Error> {
+        let response = self.server.call(method, &self.path(below), body, twice).await?;
+        self.server.decode(&response)
+    }
+
+    async fn push(&self, below: &str, body: Bytes) -> Result<Bytes, Error> {
+        let path = format!("{PREFIX}{}", self.path(below));
+        Ok(self.server.send(Method::POST, &path, body, Some(OCTETS)).await?.body)
+    }
+
+    fn path(&self, below: &str) -> String {
+        format!("/caches/{}{below}", escape(&self.name))
+    }
+}
+
+/// A name as one segment of a path (RFC 3986, 3.3). `+` stays: cache names may have it.
+fn escape(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~+".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
