@@ -1,6 +1,7 @@
 //! What the facts of a cache hold, as protobuf, and under which keys.
 //!
 //! ```text
+//! caches                              the last number that was given, in 4 big-endian bytes
 //! cache/<name>                        CacheRecord
 //! path/<cache><hash part>             PathRecord
 //! nar/<cache><sha256>                 NarRecord    by NAR hash, and by the hash of an uploaded file
@@ -20,9 +21,9 @@ pub struct CacheRecord {
     /// Its number, never given again.
     #[prost(uint32, tag = "1")]
     pub number: u32,
-    /// Its signing keys, newest first, each sealed with the server's key.
-    #[prost(bytes = "vec", repeated, tag = "2")]
-    pub sealed_keys: Vec<Vec<u8>>,
+    /// Its key pairs, newest first.
+    #[prost(message, repeated, tag = "2")]
+    pub keys: Vec<KeyRecord>,
     /// Where its paths live; empty for `/nix/store`.
     #[prost(string, tag = "3")]
     pub store_dir: String,
@@ -35,6 +36,36 @@ pub struct CacheRecord {
     /// Seconds since 1970.
     #[prost(uint64, tag = "6")]
     pub created: u64,
+    /// Public keys, or their names, of those whose paths are not pushed.
+    #[prost(string, repeated, tag = "7")]
+    pub upstream_keys: Vec<String>,
+    /// Seconds for which a path is kept after its last use; absent for the server's default.
+    #[prost(uint64, optional, tag = "8")]
+    pub retention: Option<u64>,
+    /// When it was destroyed, in seconds since 1970.
+    #[prost(uint64, optional, tag = "9")]
+    pub destroyed: Option<u64>,
+}
+
+/// One of a cache's key pairs.
+#[derive(Clone, PartialEq, Message)]
+pub struct KeyRecord {
+    /// The public key, `name:base64`.
+    #[prost(string, tag = "1")]
+    pub public_key: String,
+    /// The secret key in Nix's format, sealed with the server's key.
+    #[prost(bytes = "vec", tag = "2")]
+    pub sealed: Vec<u8>,
+    /// Until when it signs, in seconds since 1970; absent for ever.
+    #[prost(uint64, optional, tag = "3")]
+    pub sign_until: Option<u64>,
+}
+
+impl KeyRecord {
+    /// The key's name.
+    pub(crate) fn name(&self) -> &str {
+        self.public_key.split_once(':').map_or(&self.public_key, |(name, _)| name)
+    }
 }
 
 /// What a cache says of a store path.
@@ -145,8 +176,13 @@ pub(crate) fn sha256(what: &str, bytes: &[u8]) -> Result<Sha256, RecordError> {
     bytes.map(Sha256::from).map_err(|_| RecordError::new(what, "a hash has not 32 bytes"))
 }
 
+/// Holds the last number that was given to a cache.
+pub(crate) const LAST_NUMBER: &[u8] = b"caches";
+/// What the keys of caches start with.
+pub(crate) const CACHES: &[u8] = b"cache/";
+
 pub(crate) fn cache_key(name: &str) -> Vec<u8> {
-    [b"cache/", name.as_bytes()].concat()
+    [CACHES, name.as_bytes()].concat()
 }
 
 pub(crate) fn path_prefix(cache: u32) -> Vec<u8> {

@@ -11,6 +11,7 @@ use castore::durable::write_file;
 use clap::Args;
 use granary_http::token::{Claims, Verifier};
 use granary_http::{App, Auth, Limits};
+use narbridge::cache::CacheSettings;
 use narbridge::secrets::random;
 use narbridge::{Cache, Storehouse};
 use tokio::net::TcpListener;
@@ -68,7 +69,7 @@ impl Serve {
         let house = open(&dir)?;
         let secret = house.key().derive(TOKEN_PURPOSE);
         let cache = first_cache(&house)?;
-        leave_files(&dir, &cache, &secret)?;
+        leave_files(&dir, cache.as_deref(), &secret)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.context(|| "cannot start threads".to_owned())?;
         let house = Arc::new(house);
@@ -79,7 +80,10 @@ impl Serve {
                 format!("cannot listen on {}: choose another address with --listen", self.listen)
             })?;
             let address = listener.local_addr().context(|| "no address".to_owned())?;
-            announce(address, &cache, &dir).context(|| "cannot write to stdout".to_owned())?;
+            announce(address, cache.as_deref(), &dir)
+                .context(|| "cannot write to stdout".to_owned())?;
+            // Held no longer: a cache that somebody holds cannot be moved.
+            drop(cache);
             let mut term =
                 signal(SignalKind::terminate()).context(|| "cannot wait for SIGTERM".to_owned())?;
             let stop = async move {
@@ -94,7 +98,6 @@ impl Serve {
         })?;
         // Threads that still work on a cut-off request keep the store open; they end by themselves.
         runtime.shutdown_timeout(std::time::Duration::from_secs(10));
-        drop(cache);
         drop(house);
         tracing::info!("stopped");
         Ok(())
@@ -110,20 +113,19 @@ pub fn open(dir: &Path) -> Result<Storehouse, Failure> {
     house.context(|| format!("cannot open the store in {}", dir.display()))
 }
 
-fn first_cache(house: &Storehouse) -> Result<Arc<Cache>, Failure> {
-    if let Some(cache) = house.cache(FIRST_CACHE) {
-        return Ok(cache);
+/// The cache that a new data directory has, made if this is one. `None` if it was destroyed.
+fn first_cache(house: &Storehouse) -> Result<Option<Arc<Cache>>, Failure> {
+    if !house.caches().is_empty() {
+        return Ok(house.cache(FIRST_CACHE));
     }
     let context = || format!("cannot make the cache {FIRST_CACHE}");
-    // Key names are what clients tell keys apart by, so two servers must not share one.
-    let suffix: [u8; 4] = random().context(context)?;
-    let key_name = format!("{FIRST_CACHE}-{:08x}", u32::from_be_bytes(suffix));
     let name = FIRST_CACHE.parse().context(context)?;
-    house.create_cache(name, &key_name).context(context)
+    let settings = CacheSettings { public: true, ..CacheSettings::default() };
+    house.create_cache(&name, &settings, None).map(Some).context(context)
 }
 
 /// Leaves the root token and the public key as files, for scripts.
-fn leave_files(dir: &Path, cache: &Cache, secret: &[u8]) -> Result<(), Failure> {
+fn leave_files(dir: &Path, cache: Option<&Cache>, secret: &[u8]) -> Result<(), Failure> {
     let path = dir.join("root-token");
     let valid = fs::read_to_string(&path)
         .is_ok_and(|token| Verifier::new(secret).verify(token.trim()).is_ok());
@@ -134,6 +136,7 @@ fn leave_files(dir: &Path, cache: &Cache, secret: &[u8]) -> Result<(), Failure> 
         let token = granary_http::token::sign(secret, &claims).context(context)?;
         write_file(&path, format!("{token}\n").as_bytes(), 0o600).context(context)?;
     }
+    let Some(cache) = cache else { return Ok(()) };
     let path = dir.join("public-key");
     let keys: Vec<String> = cache.public_keys().map(|key| key.to_string()).collect();
     let text = format!("{}\n", keys.join("\n"));
@@ -145,13 +148,16 @@ fn leave_files(dir: &Path, cache: &Cache, secret: &[u8]) -> Result<(), Failure> 
 }
 
 /// Prints the lines to paste.
-fn announce(address: SocketAddr, cache: &Cache, dir: &Path) -> io::Result<()> {
-    let keys: Vec<String> = cache.public_keys().map(|key| key.to_string()).collect();
+fn announce(address: SocketAddr, cache: Option<&Cache>, dir: &Path) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "Granary serves http://{address}/{} from {}", cache.name(), dir.display())?;
-    writeln!(out, "To read from it, in nix.conf:")?;
-    writeln!(out, "  extra-substituters = http://{address}/{}", cache.name())?;
-    writeln!(out, "  extra-trusted-public-keys = {}", keys.join(" "))?;
+    let name = cache.map_or("", |cache| cache.name().as_str());
+    writeln!(out, "Granary serves http://{address}/{name} from {}", dir.display())?;
+    if let Some(cache) = cache {
+        let keys: Vec<String> = cache.public_keys().map(|key| key.to_string()).collect();
+        writeln!(out, "To read from it, in nix.conf:")?;
+        writeln!(out, "  extra-substituters = http://{address}/{name}")?;
+        writeln!(out, "  extra-trusted-public-keys = {}", keys.join(" "))?;
+    }
     writeln!(out, "To write to it, once in a shell (Nix reads the file with --netrc-file):")?;
     writeln!(
         out,

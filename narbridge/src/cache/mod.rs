@@ -1,32 +1,37 @@
 //! A cache: a tenant's own view of path infos, over storage that all share.
 
 mod files;
+mod keys;
 mod name;
 mod narinfo;
 mod nars;
 mod paths;
 mod publish;
 mod push;
+mod rendered;
+mod settings;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use castore::{Digest, Store, StoreError};
 use nix_compat::nixhash::Sha256;
-use nix_compat::signature::{SigningKey, VerifyingKey};
+use nix_compat::signature::VerifyingKey;
 use nix_compat::store_path::{StoreDir, StorePathHash};
 
 pub use files::{FileName, StoredFile};
+pub use keys::CacheKey;
 pub use name::{CacheName, InvalidCacheName};
 pub use nars::{NarFile, NarName, NarUploadError, UploadedNar};
 pub use publish::PublishError;
 pub use push::{PushError, PushOutcome, Pusher};
+pub use settings::{CacheChanges, CacheSettings, SettingError, UpstreamKey};
 
 use crate::nar::{NarError, ZstdPlan};
 use crate::records::{CacheRecord, PathRecord, RecordError};
+use crate::storehouse::now;
 
-/// Narinfos held in memory as they are sent, in bytes. Room for some 20 000.
-const NARINFO_CACHE: u64 = 16 * 1024 * 1024;
+use keys::Signers;
+use rendered::RenderedNarinfos;
 
 /// Plans of NARs held in memory, in bytes: about 15 GB of NARs.
 const PLAN_CACHE: u64 = 32 * 1024 * 1024;
@@ -46,27 +51,28 @@ pub enum CacheError {
     Nar(#[from] NarError),
 }
 
-/// A tenant.
+type Plans = quick_cache::sync::Cache<Digest, Arc<ZstdPlan>, PlanWeight>;
+
+/// A tenant, as it was when its record was read: a change of settings makes another one, which takes
+/// over what is in memory.
 pub struct Cache {
     store: Arc<Store>,
     name: CacheName,
     number: u32,
-    keys: Vec<SigningKey>,
+    /// Sequence number of the record.
+    since: u64,
+    keys: Vec<CacheKey>,
+    public: bool,
     store_dir: StoreDir,
     priority: u32,
+    upstream_keys: Vec<UpstreamKey>,
+    retention: Option<u64>,
+    created: u64,
+    destroyed: Option<u64>,
     /// Rendered narinfos, and what is known not to be there.
-    narinfos: quick_cache::sync::Cache<StorePathHash, Option<Bytes>, NarinfoWeight>,
+    narinfos: Arc<RenderedNarinfos>,
     /// How NARs that were served lately are put together.
-    plans: quick_cache::sync::Cache<Digest, Arc<ZstdPlan>, PlanWeight>,
-}
-
-#[derive(Clone)]
-struct NarinfoWeight;
-
-impl quick_cache::Weighter<StorePathHash, Option<Bytes>> for NarinfoWeight {
-    fn weight(&self, _: &StorePathHash, narinfo: &Option<Bytes>) -> u64 {
-        100 + narinfo.as_ref().map_or(0, |narinfo| narinfo.len() as u64)
-    }
+    plans: Arc<Plans>,
 }
 
 #[derive(Clone)]
@@ -83,17 +89,39 @@ impl Cache {
         store: Arc<Store>,
         name: CacheName,
         record: &CacheRecord,
-        keys: Vec<SigningKey>,
-    ) -> Result<Self, String> {
-        let store_dir = match record.store_dir.as_str() {
-            "" => StoreDir::default(),
-            dir => dir.parse().map_err(|error| format!("store directory {dir}: {error}"))?,
-        };
-        let narinfos =
-            quick_cache::sync::Cache::with_weighter(20_000, NARINFO_CACHE, NarinfoWeight);
-        let (number, priority) = (record.number, record.priority);
-        let plans = quick_cache::sync::Cache::with_weighter(1000, PLAN_CACHE, PlanWeight);
-        Ok(Self { store, name, number, keys, store_dir, priority, narinfos, plans })
+        keys: Vec<CacheKey>,
+        before: Option<&Cache>,
+    ) -> Result<Self, RecordError> {
+        let settings = CacheSettings::of_record(&format!("cache {name}"), record)?;
+        let narinfos = before.map(|before| before.narinfos.clone());
+        let plans = before.map(|before| before.plans.clone());
+        Ok(Self {
+            store,
+            name,
+            number: record.number,
+            since: 0,
+            keys,
+            public: settings.public,
+            store_dir: settings.store_dir,
+            priority: settings.priority,
+            upstream_keys: settings.upstream_keys,
+            retention: settings.retention,
+            created: record.created,
+            destroyed: record.destroyed,
+            narinfos: narinfos.unwrap_or_else(|| Arc::new(RenderedNarinfos::new())),
+            plans: plans
+                .unwrap_or_else(|| Arc::new(Plans::with_weighter(1000, PLAN_CACHE, PlanWeight))),
+        })
+    }
+
+    /// The same, with the sequence number of the record it was made from.
+    pub(crate) fn since(self, since: u64) -> Self {
+        Self { since, ..self }
+    }
+
+    /// Whether this one was made from an earlier record of the cache than `other`.
+    pub(crate) fn is_older_than(&self, other: &Self) -> bool {
+        self.since < other.since
     }
 
     /// Its name.
@@ -111,9 +139,43 @@ impl Cache {
         self.priority
     }
 
+    /// Whether reading needs no token.
+    pub fn is_public(&self) -> bool {
+        self.public
+    }
+
+    /// Whose paths are not pushed to it.
+    pub fn upstream_keys(&self) -> &[UpstreamKey] {
+        &self.upstream_keys
+    }
+
+    /// Seconds for which a path is kept after its last use; `None` for the server's default.
+    pub fn retention(&self) -> Option<u64> {
+        self.retention
+    }
+
+    /// When it was made, in seconds since 1970.
+    pub fn created(&self) -> u64 {
+        self.created
+    }
+
+    /// When it was destroyed, in seconds since 1970.
+    pub fn destroyed(&self) -> Option<u64> {
+        self.destroyed
+    }
+
+    /// Its key pairs, newest first; also those that do not sign any more.
+    pub fn keys(&self) -> &[CacheKey] {
+        &self.keys
+    }
+
     /// The keys its signatures verify with, newest first.
     pub fn public_keys(&self) -> impl Iterator<Item = VerifyingKey> {
-        self.keys.iter().map(SigningKey::verifying_key)
+        Signers::at(now(), &self.keys)
+            .keys()
+            .map(|key| key.verifying_key())
+            .collect::<Vec<_>>()
+            .into_iter()
     }
 
     /// What `nix-cache-info` says.

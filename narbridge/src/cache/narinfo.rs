@@ -3,51 +3,45 @@
 use bytes::Bytes;
 use castore::StoreError;
 use nix_compat::narinfo::{Flags, NarInfo};
+use nix_compat::signature::Signature;
 use nix_compat::store_path::{StorePath, StorePathHash};
 
+use super::keys::Signers;
+use super::rendered::Rendered;
 use super::{Cache, CacheError, nar_url};
 use crate::compression::Compression;
 use crate::nar;
 use crate::records::{PathRecord, RecordError, digest, sha256, signature_key};
+use crate::storehouse::now;
 
 impl Cache {
     /// The narinfo of a path, as it is sent; `None` when the cache does not have it.
     pub fn narinfo(&self, hash: StorePathHash) -> Result<Option<Bytes>, CacheError> {
-        if let Some(narinfo) = self.narinfos.get(&hash) {
-            return Ok(narinfo);
-        }
-        // The guard keeps others from reading at the same time, and an entry from being put in
-        // that a publication has made obsolete meanwhile.
-        match self.narinfos.get_value_or_guard(&hash, None) {
-            quick_cache::sync::GuardResult::Value(narinfo) => Ok(narinfo),
-            quick_cache::sync::GuardResult::Guard(guard) => {
-                let narinfo = self.render(hash)?.map(Bytes::from);
-                let _ = guard.insert(narinfo.clone());
-                Ok(narinfo)
-            }
-            quick_cache::sync::GuardResult::Timeout => Ok(self.render(hash)?.map(Bytes::from)),
-        }
+        self.narinfos.get_or_render(hash, self.since, || self.render(hash))
     }
 
     /// The narinfo of a path if that can be told from memory; else ask [`Cache::narinfo`].
     pub fn known_narinfo(&self, hash: StorePathHash) -> Option<Option<Bytes>> {
-        self.narinfos.get(&hash)
+        self.narinfos.get(hash, self.since)
     }
 
     /// What is known of a path may have changed.
     pub(super) fn forget_narinfo(&self, hash: StorePathHash) {
-        self.narinfos.remove(&hash);
+        self.narinfos.forget(hash);
     }
 
-    fn render(&self, hash: StorePathHash) -> Result<Option<String>, CacheError> {
+    fn render(&self, hash: StorePathHash) -> Result<Rendered, CacheError> {
         let Some((sequence, record)) = self.path_record(hash)? else {
-            return Ok(None);
+            return Ok(Rendered { narinfo: None, settings: self.since, until: None });
         };
         let url_hash = sha256(&record.name, &record.nar_hash)?;
         let url = nar_url(url_hash);
         let mut narinfo = to_narinfo(hash, &record, &url)?;
-        self.sign(hash, sequence, &mut narinfo)?;
-        Ok(Some(narinfo.render(&self.store_dir)))
+        let signers = Signers::at(now(), &self.keys);
+        self.sign(hash, sequence, &signers, &mut narinfo)?;
+        let text = narinfo.render(&self.store_dir);
+        let narinfo = Some(Bytes::from(text));
+        Ok(Rendered { narinfo, settings: self.since, until: signers.until })
     }
 
     /// Adds the cache's signatures; makes them at the first read and remembers them.
@@ -55,33 +49,33 @@ impl Cache {
         &self,
         hash: StorePathHash,
         sequence: u64,
+        signers: &Signers<'_>,
         narinfo: &mut NarInfo<'_>,
     ) -> Result<(), CacheError> {
         // A record that was replaced, or other keys, make what is remembered worthless.
-        let names: Vec<&str> = self.keys.iter().map(|key| key.name()).collect();
-        let heading = format!("{sequence} {}", names.join(" "));
+        let heading = format!("{sequence} {}", signers.mark(&self.store_dir));
         let key = signature_key(self.number, hash);
-        if let Some(known) = self.store.derived(&key)?
-            && let Ok(text) = String::from_utf8(known)
-            && let Some((first, signatures)) = text.split_once('\n')
-            && first == heading
-        {
-            let signatures = signatures.lines().filter_map(|line| line.parse().ok());
-            narinfo.signatures.extend(signatures);
-            return Ok(());
-        }
-        let fingerprint = narinfo.fingerprint(&self.store_dir);
-        let mut remembered = heading;
-        for key in &self.keys {
-            let signature = key.sign(&fingerprint);
-            remembered.push('\n');
-            remembered.push_str(&signature.to_string());
+        let remembered =
+            self.store.derived(&key)?.and_then(|known| read_remembered(known, &heading));
+        let signatures = match remembered {
+            Some(signatures) => signatures,
+            None => {
+                let fingerprint = narinfo.fingerprint(&self.store_dir);
+                let signatures: Vec<Signature> =
+                    signers.keys().map(|key| key.sign(&fingerprint)).collect();
+                let lines = signatures.iter().map(|signature| format!("\n{signature}"));
+                let text = heading + &lines.collect::<String>();
+                self.store.remember(&key, text.as_bytes())?;
+                signatures
+            }
+        };
+        for signature in signatures {
             // An uploader may have sent back what this cache signed before.
             if !narinfo.signatures.contains(&signature) {
                 narinfo.signatures.push(signature);
             }
         }
-        Ok(self.store.remember(&key, remembered.as_bytes())?)
+        Ok(())
     }
 
     /// The listing of a path's NAR, as JSON; `None` when the cache does not have the path.
@@ -94,6 +88,16 @@ impl Cache {
         let json = serde_json::to_string(&listing);
         Ok(Some(json.map_err(|error| StoreError::Io(error.into()))?))
     }
+}
+
+/// The remembered signatures, if they were made for what the heading says.
+fn read_remembered(known: Vec<u8>, heading: &str) -> Option<Vec<Signature>> {
+    let text = String::from_utf8(known).ok()?;
+    let mut lines = text.lines();
+    if lines.next()? != heading {
+        return None;
+    }
+    lines.map(|line| line.parse().ok()).collect()
 }
 
 fn to_narinfo<'a>(
