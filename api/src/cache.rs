@@ -1,5 +1,7 @@
 //! Caches: what they are, and how they are changed.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Permission;
@@ -41,7 +43,7 @@ pub struct CacheList {
 }
 
 /// How a new cache is to be. What is absent is the usual.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CreateCache {
     /// Whether reading needs no token.
@@ -107,11 +109,52 @@ pub struct KeyList {
 }
 
 /// A key pair to add.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AddKey {
     /// A secret key in Nix's format; made anew if absent.
     pub signing_key: Option<String>,
     /// Rotates: the other keys sign for so many seconds more, and then no longer.
     pub retire_others_after: Option<u64>,
+}
+
+/// What is shown in the place of a secret key.
+fn hidden(key: &Option<String>) -> Option<&'static str> {
+    key.as_ref().map(|_| "…")
+}
+
+impl fmt::Debug for CreateCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CreateCache")
+            .field("public", &self.public)
+            .field("store_dir", &self.store_dir)
+            .field("priority", &self.priority)
+            .field("upstream_keys", &self.upstream_keys)
+            .field("retention", &self.retention)
+            .field("signing_key", &hidden(&self.signing_key))
+            .finish()
+    }
+}
+
+impl fmt::Debug for AddKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AddKey")
+            .field("signing_key", &hidden(&self.signing_key))
+            .field("retire_others_after", &self.retire_others_after)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_output_keeps_secret_keys() {
+        let signing_key = Some("k:SECRET".to_owned());
+        let create = CreateCache { signing_key: signing_key.clone(), ..Default::default() };
+        let add = AddKey { signing_key, ..Default::default() };
+        let shown = format!("{create:?} {add:?}");
+        assert!(shown.contains("signing_key: Some") && !shown.contains("SECRET"), "{shown}");
+    }
 }

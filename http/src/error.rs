@@ -2,17 +2,20 @@
 //!
 //! Nix takes 404 for "not here", retries 5xx, and shows the text of the rest. So nothing that is
 //! merely absent is a 5xx, and what the server itself got wrong is told in its log, not to clients.
+//! The binary cache answers in plain text; the API says the same as JSON.
 
 use std::io;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use castore::{StoreError, UploadError};
-use narbridge::CacheError;
+use granary_api::ErrorBody;
 use narbridge::cache::{NarUploadError, PublishError};
 use narbridge::ingest::IngestError;
 use narbridge::nar::NarError;
+use narbridge::{CacheError, StorehouseError};
 
+use crate::reply;
 use crate::token::Refusal;
 
 /// Why a request was not answered with what it asked for.
@@ -20,6 +23,12 @@ use crate::token::Refusal;
 pub(crate) enum ApiError {
     /// Nothing here by that name.
     NotFound,
+    /// No cache has that name.
+    NoSuchCache(String),
+    /// There is nothing by that name in the cache.
+    NoSuchKey(String),
+    /// The request does not fit what is there. What kind of thing that is, and the reason.
+    Conflict(&'static str, String),
     /// Something is here, but not that way.
     Method(&'static str),
     /// The request is at fault.
@@ -62,39 +71,74 @@ impl ApiError {
     }
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let (status, text) = match self {
-            Self::NotFound => (StatusCode::NOT_FOUND, "not found".to_owned()),
-            Self::Method(allowed) => {
-                let mut response = StatusCode::METHOD_NOT_ALLOWED.into_response();
-                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
-                return response;
+impl ApiError {
+    /// The table: status, kind and text.
+    fn row(self) -> (StatusCode, &'static str, String) {
+        use StatusCode as S;
+        match self {
+            Self::NotFound => (S::NOT_FOUND, "NotFound", "not found".to_owned()),
+            Self::NoSuchCache(name) => {
+                (S::NOT_FOUND, "NoSuchCache", format!("there is no cache called {name}"))
             }
-            Self::BadRequest(text) => (StatusCode::BAD_REQUEST, text),
-            Self::TooLarge(text) => (StatusCode::PAYLOAD_TOO_LARGE, text),
+            Self::NoSuchKey(text) => (S::NOT_FOUND, "NoSuchKey", text),
+            Self::Method(allowed) => {
+                (S::METHOD_NOT_ALLOWED, "MethodNotAllowed", format!("here one can {allowed}"))
+            }
+            Self::Conflict(kind, text) => (S::CONFLICT, kind, text),
+            Self::BadRequest(text) => (S::BAD_REQUEST, "BadRequest", text),
+            Self::TooLarge(text) => (S::PAYLOAD_TOO_LARGE, "TooLarge", text),
             Self::Timeout => {
-                (StatusCode::REQUEST_TIMEOUT, "the upload stopped for too long".to_owned())
+                (S::REQUEST_TIMEOUT, "Timeout", "the upload stopped for too long".to_owned())
             }
             Self::Refused(refusal @ Refusal::Forbidden) => {
-                (StatusCode::FORBIDDEN, refusal.to_string())
+                (S::FORBIDDEN, "Forbidden", refusal.to_string())
             }
-            Self::Refused(refusal) => (StatusCode::UNAUTHORIZED, refusal.to_string()),
+            Self::Refused(refusal) => (S::UNAUTHORIZED, "Unauthorized", refusal.to_string()),
             Self::Full => {
-                (StatusCode::INSUFFICIENT_STORAGE, "the server's disk is full".to_owned())
+                (S::INSUFFICIENT_STORAGE, "DiskFull", "the server's disk is full".to_owned())
             }
             Self::Internal => (
-                StatusCode::INTERNAL_SERVER_ERROR,
+                S::INTERNAL_SERVER_ERROR,
+                "InternalServerError",
                 "the server failed; its log says why".to_owned(),
             ),
-        };
-        let mut response = (status, format!("{text}\n")).into_response();
-        if status == StatusCode::UNAUTHORIZED {
-            let challenge = HeaderValue::from_static("Basic realm=\"granary\"");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
-        response
     }
+
+    /// The answer of an API route.
+    pub(crate) fn into_json(self) -> Response {
+        let allowed = self.allowed();
+        let (status, kind, message) = self.row();
+        let body = ErrorBody { code: status.as_u16(), error: kind.to_owned(), message };
+        complete(reply::json(status, &body), allowed)
+    }
+
+    fn allowed(&self) -> Option<&'static str> {
+        if let Self::Method(allowed) = self { Some(allowed) } else { None }
+    }
+}
+
+impl IntoResponse for ApiError {
+    /// The answer of the binary cache.
+    fn into_response(self) -> Response {
+        let allowed = self.allowed();
+        let (status, _, text) = self.row();
+        complete((status, format!("{text}\n")).into_response(), allowed)
+    }
+}
+
+/// Adds the headers that go with a status.
+fn complete(mut response: Response, allowed: Option<&'static str>) -> Response {
+    let status = response.status();
+    let headers = response.headers_mut();
+    if status == StatusCode::UNAUTHORIZED {
+        let challenge = HeaderValue::from_static("Basic realm=\"granary\"");
+        headers.insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    if let Some(allowed) = allowed {
+        headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
+    }
+    response
 }
 
 impl From<Refusal> for ApiError {
@@ -138,6 +182,28 @@ impl From<CacheError> for ApiError {
         match error {
             CacheError::Store(error) => error.into(),
             CacheError::Nar(error) => error.into(),
+            error => Self::internal(&error),
+        }
+    }
+}
+
+impl From<StorehouseError> for ApiError {
+    fn from(error: StorehouseError) -> Self {
+        use StorehouseError as E;
+        let text = error.to_string();
+        match error {
+            E::Store(error) => error.into(),
+            E::Cache(error) => error.into(),
+            E::NoSuchCache(name) => Self::NoSuchCache(name.to_string()),
+            E::NoSuchKey { .. } => Self::NoSuchKey(text),
+            E::Setting(_) => Self::BadRequest(text),
+            E::Exists(_) => Self::Conflict("CacheExists", text),
+            E::Destroyed(_) => Self::Conflict("CacheDestroyed", text),
+            E::HasPaths(_) => Self::Conflict("CacheHasPaths", text),
+            E::InUse(_) => Self::Conflict("CacheInUse", text),
+            E::KeyExists { .. } => Self::Conflict("KeyExists", text),
+            E::LastKey { .. } => Self::Conflict("LastKey", text),
+            E::TooManyKeys(_) => Self::Conflict("TooManyKeys", text),
             error => Self::internal(&error),
         }
     }

@@ -11,10 +11,12 @@
 //! /_granary/v1/…                      Granary's own API, see granary-api
 //! ```
 //!
-//! Reading is open to all; writing wants the token, as Bearer or as the Basic password.
+//! Public caches can be read by all; everything else wants a token, as Bearer or as the Basic
+//! password.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod admission;
 mod auth;
 mod body;
 mod error;

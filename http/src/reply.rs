@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
+use serde::Serialize;
 
 /// An answer with these bytes, or with their length only for HEAD.
 pub(crate) fn whole(method: &Method, content_type: &'static str, bytes: Bytes) -> Response {
@@ -13,6 +14,20 @@ pub(crate) fn whole(method: &Method, content_type: &'static str, bytes: Bytes) -
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CONTENT_LENGTH, length.into());
+    response
+}
+
+/// An answer as JSON.
+pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    let bytes = match serde_json::to_vec(value) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            tracing::error!(%error, "an answer could not be written as JSON");
+            return done(StatusCode::INTERNAL_SERVER_ERROR);
+        }
+    };
+    let mut response = whole(&Method::GET, "application/json", bytes.into());
+    *response.status_mut() = status;
     response
 }
 

@@ -20,8 +20,8 @@ pub(crate) async fn answer(app: Arc<App>, request: Request) -> Response {
     let path = request.uri().path();
     let result = if path == "/" {
         Ok(front(request.method()))
-    } else if path.starts_with(granary_api::PREFIX) {
-        api::answer(app, request).await
+    } else if is_api(path) {
+        Ok(api::answer(app, request).await)
     } else {
         binary_cache::answer(app, request).await
     };
@@ -32,6 +32,11 @@ pub(crate) async fn answer(app: Arc<App>, request: Request) -> Response {
     response
 }
 
+fn is_api(path: &str) -> bool {
+    let rest = path.strip_prefix(granary_api::PREFIX);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 fn front(method: &Method) -> Response {
     if !matches!(*method, Method::GET | Method::HEAD) {
         return reply::done(StatusCode::METHOD_NOT_ALLOWED);
@@ -39,6 +44,22 @@ fn front(method: &Method) -> Response {
     let text = "This is Granary, a storehouse for Nix store paths.\n\
                 Its caches lie below /<name>: add http://<this host>/<name> to your substituters.\n";
     reply::whole(method, "text/plain; charset=utf-8", text.into())
+}
+
+/// Undoes the escapes of a URL.
+fn unescape(path: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(path.len());
+    let mut bytes = path.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+        let value = digit(bytes.next())? * 16 + digit(bytes.next())?;
+        out.push(u8::try_from(value).ok()?);
+    }
+    String::from_utf8(out).ok()
 }
 
 /// A header as text; empty when absent.

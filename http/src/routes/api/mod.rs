@@ -2,6 +2,7 @@
 
 mod caches;
 mod identity;
+mod json;
 mod keys;
 mod push;
 
@@ -26,12 +27,24 @@ struct Call {
     body: Body,
 }
 
+impl Call {
+    /// A parameter of the query, as it stands there.
+    fn query(&self, name: &str) -> Option<&str> {
+        let mut pairs = self.uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+}
+
 /// Answers a request below [`granary_api::PREFIX`].
-pub(super) async fn answer(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
+pub(super) async fn answer(app: Arc<App>, request: Request) -> Response {
+    route(app, request).await.unwrap_or_else(ApiError::into_json)
+}
+
+async fn route(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let (method, uri, headers) = (parts.method, parts.uri, parts.headers);
     let caller = app.auth.caller(&headers);
-    let path = uri.path().trim_start_matches(granary_api::PREFIX).to_owned();
+    let path = uri.path().strip_prefix(granary_api::PREFIX).unwrap_or_default().to_owned();
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     let call = Call { app, caller, method, uri, headers, body };
     match segments[..] {

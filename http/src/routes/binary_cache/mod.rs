@@ -12,13 +12,15 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, Method, header};
 use axum::response::Response;
 use granary_api::Permission;
-use narbridge::Cache;
 use narbridge::cache::{FileName, NarName};
+use narbridge::{Cache, CacheName};
 use nix_compat::store_path::StorePathHash;
 
 use crate::App;
+use crate::admission::{self, Right};
 use crate::error::ApiError;
 use crate::reply;
+use crate::routes::unescape;
 
 /// What a path below a cache names.
 enum Resource {
@@ -74,32 +76,6 @@ pub(super) async fn answer(app: Arc<App>, request: Request) -> Result<Response, 
     }
 }
 
-fn find(app: &App, path: &str) -> Option<(Arc<Cache>, Resource)> {
-    let (cache, rest) = path.strip_prefix('/')?.split_once('/')?;
-    let cache = app.house.cache(cache)?;
-    // Nix escapes a few characters (the `!` of realisations) in URLs.
-    let resource = match rest.contains('%') {
-        true => Resource::parse(&unescape(rest)?)?,
-        false => Resource::parse(rest)?,
-    };
-    Some((cache, resource))
-}
-
-fn unescape(path: &str) -> Option<String> {
-    let mut out = Vec::with_capacity(path.len());
-    let mut bytes = path.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            out.push(byte);
-            continue;
-        }
-        let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-        let value = digit(bytes.next())? * 16 + digit(bytes.next())?;
-        out.push(u8::try_from(value).ok()?);
-    }
-    String::from_utf8(out).ok()
-}
-
 /// Decides from the head of a request alone whether it is let in.
 fn admit(
     app: &App,
@@ -107,15 +83,30 @@ fn admit(
     path: &str,
     headers: &HeaderMap,
 ) -> Result<(Arc<Cache>, Resource), ApiError> {
-    let (cache, resource) = find(app, path).ok_or(ApiError::NotFound)?;
-    match *method {
-        Method::GET | Method::HEAD => {}
-        Method::PUT => {
-            app.auth.caller(headers).require(Permission::Push, cache.name().as_str())?;
-        }
+    let read = match *method {
+        Method::GET | Method::HEAD => true,
+        Method::PUT => false,
         _ => return Err(ApiError::Method("GET, HEAD, PUT")),
+    };
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let (name, rest) = path.split_once('/').unwrap_or((path, ""));
+    // No cache can have such a name (`favicon.ico`), so this tells nothing of those that exist.
+    if name.parse::<CacheName>().is_err() {
+        return Err(ApiError::NotFound);
     }
-    Ok((cache, resource))
+    let resource = parse(rest);
+    let right = match (read, &resource) {
+        (true, Some(Resource::Info)) => Right::Know,
+        (true, _) => Right::Read,
+        (false, _) => Right::To(Permission::Push),
+    };
+    let cache = admission::admit(app, &app.auth.caller(headers), name, right)?;
+    Ok((cache, resource.ok_or(ApiError::NotFound)?))
+}
+
+/// What a path below a cache names. Nix escapes a few characters (the `!` of realisations) in URLs.
+fn parse(path: &str) -> Option<Resource> {
+    if path.contains('%') { Resource::parse(&unescape(path)?) } else { Resource::parse(path) }
 }
 
 async fn dispatch(call: Call, resource: Resource) -> Result<Response, ApiError> {

@@ -14,14 +14,18 @@ use crate::routes::header_text;
 
 /// A NAR never changes under its name.
 const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+/// One of a private cache is not for proxies to hand on.
+const FOR_EVER_PRIVATE: HeaderValue =
+    HeaderValue::from_static("private, max-age=31536000, immutable");
 
 pub(super) async fn get(call: Call, name: NarName) -> Result<Response, ApiError> {
     let cache = call.cache;
+    let lifetime = if cache.is_public() { FOR_EVER } else { FOR_EVER_PRIVATE };
     let file = blocking(move || cache.nar(name)).await?.ok_or(ApiError::NotFound)?;
     let tag = format!("\"{}-{}\"", file.nar_hash().to_nix32(), file.compression());
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, FOR_EVER);
+    headers.insert(header::CACHE_CONTROL, lifetime);
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         headers.insert(header::ETAG, tag);
     }

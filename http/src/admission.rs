@@ -1,0 +1,67 @@
+//! Who is let in to which cache: the one place that decides it, for every route.
+//!
+//! Whoever lacks the right gets the same answer whether the cache is private, was destroyed, or never
+//! was: 401 without a good token, 403 with one. So the right is looked at first, and it is a matter
+//! of the cache's name and the token alone; only those who have it hear that there is nothing.
+
+use std::sync::Arc;
+
+use granary_api::Permission;
+use narbridge::Cache;
+
+use crate::App;
+use crate::auth::Caller;
+use crate::error::ApiError;
+
+/// What a request needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Right {
+    /// To read; on public caches everybody may, with any token or none.
+    Read,
+    /// To know of the cache: that it is public, or any permission.
+    Know,
+    /// This permission.
+    To(Permission),
+}
+
+impl Caller {
+    /// What the caller may do to the cache of that name.
+    pub(crate) fn permissions(&self, cache: &str) -> Vec<Permission> {
+        Permission::ALL.into_iter().filter(|permission| self.may(*permission, cache)).collect()
+    }
+
+    /// Lets the caller do one of these things, or says why not.
+    pub(crate) fn require_any(
+        &self,
+        permissions: &[Permission],
+        cache: &str,
+    ) -> Result<(), ApiError> {
+        let mut refusal = None;
+        for permission in permissions {
+            match self.require(*permission, cache) {
+                Ok(()) => return Ok(()),
+                Err(error) => refusal = Some(error),
+            }
+        }
+        refusal.map_or(Ok(()), |refusal| Err(refusal.into()))
+    }
+}
+
+/// The cache of that name, for a caller who has the right.
+pub(crate) fn admit(
+    app: &App,
+    caller: &Caller,
+    name: &str,
+    right: Right,
+) -> Result<Arc<Cache>, ApiError> {
+    let cache = app.house.cache(name);
+    let public = || cache.as_ref().is_some_and(|cache| cache.is_public());
+    match right {
+        Right::Read if public() => {}
+        Right::Read => caller.require(Permission::Pull, name)?,
+        Right::Know if public() => {}
+        Right::Know => caller.require_any(&Permission::ALL, name)?,
+        Right::To(permission) => caller.require(permission, name)?,
+    }
+    cache.ok_or_else(|| ApiError::NoSuchCache(name.to_owned()))
+}
