@@ -14,10 +14,14 @@
 //! | [`signature`] | named Ed25519 keys and signatures |
 //! | [`narinfo`] | the text record a binary cache keeps for each store path |
 //! | [`nar`] | the archive format: reader, writer, listing |
+//! | [`path_info`] | what a Nix store knows about one of its paths |
+//! | [`worker`] | the protocol of the Nix daemon's socket, as its client |
 
 pub mod nar;
 pub mod narinfo;
 pub mod nixbase32;
 pub mod nixhash;
+pub mod path_info;
 pub mod signature;
 pub mod store_path;
+pub mod worker;
