@@ -16,9 +16,13 @@
 //! | [`nar`] | the archive format: reader, writer, listing |
 //! | [`path_info`] | what a Nix store knows about one of its paths |
 //! | [`worker`] | the protocol of the Nix daemon's socket, as its client |
+//! | [`nix_conf`] | `nix.conf`: read, and edited in place |
+//! | [`netrc`] | the passwords that Nix sends to caches: read, and edited in place |
 
 pub mod nar;
 pub mod narinfo;
+pub mod netrc;
+pub mod nix_conf;
 pub mod nixbase32;
 pub mod nixhash;
 pub mod path_info;
