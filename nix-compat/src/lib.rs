@@ -3,7 +3,7 @@
 //!
 //! Everything here is pure: it turns bytes into checked values and checked
 //! values into bytes. The only input and output is through the readers and
-//! writers a caller hands in. What a peer may have written wrongly comes back
+//! writers a caller hands in, and from one database that is only read. What a peer may have written wrongly comes back
 //! as an error that says what and where; nothing panics on input.
 //!
 //! | module | format |
@@ -16,9 +16,12 @@
 //! | [`nar`] | the archive format: reader, writer, listing |
 //! | [`path_info`] | what a Nix store knows about one of its paths |
 //! | [`worker`] | the protocol of the Nix daemon's socket, as its client |
+//! | `database` | Nix's own database, with the feature of that name |
 //! | [`nix_conf`] | `nix.conf`: read, and edited in place |
 //! | [`netrc`] | the passwords that Nix sends to caches: read, and edited in place |
 
+#[cfg(feature = "database")]
+pub mod database;
 pub mod nar;
 pub mod narinfo;
 pub mod netrc;
