@@ -22,7 +22,9 @@ pub mod nix;
 pub mod packs;
 pub mod places;
 pub mod random;
+pub mod raw;
 pub mod server;
+pub mod tokens;
 pub mod upload;
 
 pub use closure::Closure;

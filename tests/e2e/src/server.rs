@@ -72,9 +72,14 @@ impl Server {
         Self { child, data: data.to_owned(), arguments, port, token, public_key }
     }
 
+    /// `http://127.0.0.1:PORT`
+    pub fn origin(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
     /// The cache: `http://127.0.0.1:PORT/default`.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}/default", self.port)
+        format!("{}/default", self.origin())
     }
 
     /// The token that may do everything.

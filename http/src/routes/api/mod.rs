@@ -12,6 +12,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, Method, Uri};
 use axum::response::Response;
+use granary_api::Permission;
 
 use crate::App;
 use crate::auth::Caller;
@@ -47,6 +48,10 @@ async fn route(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
     let path = uri.path().strip_prefix(granary_api::PREFIX).unwrap_or_default().to_owned();
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     let call = Call { app, caller, method, uri, headers, body };
+    // Pushing is for pushers, whatever else may be wrong with a request.
+    if let ["caches", cache, "missing" | "chunks" | "paths", ..] = segments[..] {
+        call.caller.require(Permission::Push, cache)?;
+    }
     match segments[..] {
         ["whoami"] => identity::whoami(call).await,
         ["token"] => identity::token(call).await,
