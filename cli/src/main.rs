@@ -2,12 +2,17 @@
 
 mod commands;
 mod data_dir;
+mod duration;
 mod failure;
+mod output;
 mod progress;
+mod prompt;
+mod remote;
+mod time;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// A storehouse for Nix store paths.
 #[derive(Parser)]
@@ -21,20 +26,39 @@ struct Cli {
 enum Command {
     /// Serve the caches of a data directory over HTTP; makes the directory at the first start
     Serve(commands::serve::Serve),
+    /// Remember a server and its token
+    Login(commands::login::Login),
+    /// Forget a server and its token
+    Logout(commands::logout::Logout),
+    /// Show whom the server takes you for, and what you may do
+    Whoami(commands::whoami::Whoami),
+    /// Make, list, change and destroy caches
+    #[command(subcommand)]
+    Cache(commands::cache::Cache),
     /// Make, unpack and look into NARs
     #[command(subcommand)]
     Nar(commands::nar::Nar),
     /// Look into the store of a data directory
     #[command(subcommand)]
     Store(commands::store::Store),
+    /// Write the completions for a shell to stdout
+    Completions(commands::completions::Completions),
+    /// Write the man pages to a folder
+    Man(commands::man::Man),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Serve(serve) => serve.run(),
+        Command::Login(login) => login.run(),
+        Command::Logout(logout) => logout.run(),
+        Command::Whoami(whoami) => whoami.run(),
+        Command::Cache(cache) => cache.run(),
         Command::Nar(nar) => nar.run(),
         Command::Store(store) => store.run(),
+        Command::Completions(completions) => completions.run(Cli::command()),
+        Command::Man(man) => man.run(Cli::command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

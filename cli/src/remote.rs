@@ -1,0 +1,55 @@
+//! From what a person names to a server to talk to.
+
+use std::future::Future;
+
+use clap::Args;
+use granary_client::config::{CacheRef, ServerRef, Settings, Target};
+use granary_client::http::{RemoteCache, Server};
+
+use crate::failure::{Context, Failure};
+use crate::output::warn;
+
+/// Which server.
+#[derive(Args, Default)]
+pub struct RemoteArgs {
+    /// Server: a name from granary login, or an address [default: $GRANARY_SERVER, or the default]
+    #[arg(long, value_name = "NAME|URL")]
+    server: Option<ServerRef>,
+}
+
+impl RemoteArgs {
+    /// The server that is meant.
+    pub fn target(&self) -> Result<Target, Failure> {
+        settings()?.server(self.server.as_ref()).context(|| "which server".to_owned())
+    }
+
+    /// A connection to the server that is meant.
+    pub fn server(&self) -> Result<Server, Failure> {
+        connect(self.target()?)
+    }
+
+    /// The cache that is meant.
+    pub fn cache(&self, cache: &CacheRef) -> Result<RemoteCache, Failure> {
+        let target = settings()?.server_of(cache, self.server.as_ref());
+        Ok(connect(target.context(|| "which server".to_owned())?)?.cache(&cache.cache))
+    }
+}
+
+/// The configuration and the environment.
+pub fn settings() -> Result<Settings, Failure> {
+    let settings = Settings::load().context(|| "cannot use the configuration".to_owned())?;
+    settings.warnings().iter().for_each(|warning| warn(warning));
+    Ok(settings)
+}
+
+/// A connection to a server; nothing is sent yet.
+pub fn connect(target: Target) -> Result<Server, Failure> {
+    let context = format!("cannot speak to {}", target.url);
+    Server::new(target.url, target.token).context(|| context)
+}
+
+/// Waits for an answer.
+pub fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.context(|| "cannot start".to_owned())?.block_on(future))
+}
