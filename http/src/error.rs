@@ -8,7 +8,7 @@ use std::io;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use castore::{StoreError, UploadError};
+use castore::{IntakeError, StoreError, UploadError};
 use granary_api::ErrorBody;
 use narbridge::cache::{NarUploadError, PublishError};
 use narbridge::ingest::IngestError;
@@ -223,6 +223,16 @@ impl From<NarUploadError> for ApiError {
         match error {
             NarUploadError::Store(error) => error.into(),
             NarUploadError::Ingest(error) => error.into(),
+            error => Self::BadRequest(error.to_string()),
+        }
+    }
+}
+
+impl From<IntakeError> for ApiError {
+    fn from(error: IntakeError) -> Self {
+        match error {
+            IntakeError::Store(error) => error.into(),
+            IntakeError::Body(error) if error.kind() == io::ErrorKind::TimedOut => Self::Timeout,
             error => Self::BadRequest(error.to_string()),
         }
     }

@@ -1,22 +1,294 @@
 //! The push protocol, see `granary_api::push`.
 
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
+use castore::Digest;
+use futures_util::Stream;
+use granary_api::Permission;
+use granary_api::push::{
+    MAX_BODY, MAX_INLINE_MANIFEST, Manifest, Missing, MissingPaths, Outcome, PathOutcome,
+    PublishPath,
+};
+use narbridge::Cache;
+use narbridge::cache::{PublishError, PushError, PushOutcome, Pusher};
+use nix_compat::narinfo::{Flags, NarInfo};
+use nix_compat::nixhash::Sha256;
+use prost::Message;
+use tokio::sync::mpsc;
 
-use super::Call;
+use super::{Call, caches};
+use crate::admission::{Right, admit as admit_to};
+use crate::body::{blocking, read_small, with_body};
 use crate::error::ApiError;
+use crate::reply;
 
-pub(super) async fn missing_paths(_call: Call, _cache: &str) -> Result<Response, ApiError> {
-    Err(ApiError::NotFound)
+const OCTETS: &str = "application/octet-stream";
+
+/// The most caches besides the one pushed to whose chunks count as being there. Each costs a lookup
+/// per chunk.
+const MAX_OTHER_CACHES: usize = 8;
+
+/// The longest bodies of `missing` and `paths`, the latter as it comes and decompressed. They are
+/// held in memory; whoever has more to say says it in several requests.
+const MAX_QUESTION: usize = 16 * 1024 * 1024;
+const MAX_PATHS_BODY: usize = 8 * 1024 * 1024;
+const MAX_PATHS: usize = 16 * 1024 * 1024;
+
+/// While NARs are made and hashed, the client hears from us this often.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+
+/// The longest message of `paths`: the manifest, and some thousand references.
+const MAX_MESSAGE: usize = MAX_INLINE_MANIFEST + 1024 * 1024;
+
+/// The most chunks that an outcome names as missing; the rest come up when these are there.
+const MAX_NAMED: usize = 10_000;
+
+/// A pusher, let in.
+struct Admitted {
+    cache: Arc<Cache>,
+    pusher: Pusher,
 }
 
-pub(super) async fn missing_chunks(_call: Call, _cache: &str) -> Result<Response, ApiError> {
-    Err(ApiError::NotFound)
+fn admit(call: &Call, cache: &str) -> Result<Admitted, ApiError> {
+    if call.method != Method::POST {
+        return Err(ApiError::Method("POST"));
+    }
+    let found = admit_to(&call.app, &call.caller, cache, Right::To(Permission::Push))?;
+    let subject = call.caller.subject().unwrap_or_default().to_owned();
+    let reads = found.is_public() || call.caller.may(Permission::Pull, cache);
+    let intake = if reads { found.holder() } else { found.holder_for(&subject) };
+    let mut holders = vec![intake];
+    let others = call.app.house.caches().into_iter().filter(|other| {
+        let name = other.name().as_str();
+        let live = other.destroyed().is_none() && name != cache;
+        live && (other.is_public() || call.caller.may(Permission::Pull, name))
+    });
+    holders.extend(others.take(MAX_OTHER_CACHES).map(|other| other.holder()));
+    Ok(Admitted { cache: found, pusher: Pusher { holders, intake, subject, reads } })
 }
 
-pub(super) async fn chunks(_call: Call, _cache: &str) -> Result<Response, ApiError> {
-    Err(ApiError::NotFound)
+/// `missing`
+pub(super) async fn missing_paths(call: Call, cache: &str) -> Result<Response, ApiError> {
+    let Admitted { cache, pusher } = admit(&call, cache)?;
+    let body = read_small(call.body, MAX_QUESTION).await?;
+    let asked: MissingPaths = serde_json::from_slice(&body)
+        .map_err(|error| ApiError::BadRequest(format!("the body is not the question: {error}")))?;
+    let hashes: Result<Vec<_>, _> = asked.hashes.iter().map(|hash| hash.parse()).collect();
+    let hashes = hashes.map_err(|error| ApiError::BadRequest(format!("hashes: {error}")))?;
+    let info = caches::info(&cache, &call.caller);
+    let missing = blocking(move || cache.missing_paths(hashes, &pusher)).await?;
+    let hashes = missing.iter().map(ToString::to_string).collect();
+    Ok(reply::json(StatusCode::OK, &Missing { hashes, cache: info }))
 }
 
-pub(super) async fn paths(_call: Call, _cache: &str) -> Result<Response, ApiError> {
-    Err(ApiError::NotFound)
+/// `chunks/missing`
+pub(super) async fn missing_chunks(call: Call, cache: &str) -> Result<Response, ApiError> {
+    let Admitted { cache, pusher } = admit(&call, cache)?;
+    let body = read_small(call.body, MAX_QUESTION).await?;
+    let (digests, []) = body.as_chunks::<{ Digest::LEN }>() else {
+        let text = format!("the body is not digests of {} bytes each", Digest::LEN);
+        return Err(ApiError::BadRequest(text));
+    };
+    let digests: Vec<Digest> = digests.iter().map(|bytes| Digest::from_bytes(*bytes)).collect();
+    let bitmap = blocking(move || {
+        let missing = cache.missing_chunks(digests.into_iter(), &pusher)?;
+        let byte =
+            |bits: &[bool]| bits.iter().rev().fold(0, |byte, bit| byte << 1 | u8::from(*bit));
+        Ok::<Vec<u8>, ApiError>(missing.chunks(8).map(byte).collect())
+    })
+    .await?;
+    Ok(binary(bitmap))
+}
+
+/// `chunks`
+pub(super) async fn chunks(call: Call, cache: &str) -> Result<Response, ApiError> {
+    let Admitted { cache, pusher } = admit(&call, cache)?;
+    let turn = call.app.uploads.clone().acquire_owned().await;
+    with_body(call.body, move |reader| {
+        let _turn = turn;
+        let reader = io::BufReader::with_capacity(64 * 1024, reader.take(MAX_BODY as u64));
+        Ok(cache.take_chunks(reader, &pusher)?)
+    })
+    .await?;
+    Ok(binary(Vec::new()))
+}
+
+/// `paths`
+pub(super) async fn paths(call: Call, cache: &str) -> Result<Response, ApiError> {
+    let Admitted { cache, pusher } = admit(&call, cache)?;
+    let limit = call.app.limits.max_nar_size;
+    let turn = call.app.uploads.clone().acquire_owned().await;
+    let body = read_small(call.body, MAX_PATHS_BODY).await?;
+    let messages = blocking(move || messages(&body)).await?;
+    let (sender, outcomes) = mpsc::unbounded_channel();
+    tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        for message in messages {
+            let outcome = publish(&cache, &pusher, &message, limit);
+            // Nobody may be listening any more; what was begun is finished all the same.
+            let failed = outcome.is_err();
+            let _ = sender.send(outcome);
+            if failed {
+                break;
+            }
+        }
+    });
+    let kind = HeaderValue::from_static(OCTETS);
+    let mut response = Response::new(Body::from_stream(told(outcomes)));
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    Ok(response)
+}
+
+/// The outcomes as they come, and signs of life between. What is the server's fault breaks the
+/// connection, so that the client asks again.
+fn told(
+    outcomes: mpsc::UnboundedReceiver<Result<PathOutcome, ApiError>>,
+) -> impl Stream<Item = io::Result<Vec<u8>>> {
+    futures_util::stream::unfold(Some(outcomes), |outcomes| async {
+        let mut outcomes = outcomes?;
+        match tokio::time::timeout(SIGN_OF_LIFE, outcomes.recv()).await {
+            Err(_) => {
+                Some((Ok(PathOutcome::default().encode_length_delimited_to_vec()), Some(outcomes)))
+            }
+            Ok(None) => None,
+            Ok(Some(Ok(outcome))) => {
+                Some((Ok(outcome.encode_length_delimited_to_vec()), Some(outcomes)))
+            }
+            Ok(Some(Err(_))) => Some((Err(io::Error::other("the server failed")), None)),
+        }
+    })
+}
+
+/// The messages of a body.
+fn messages(body: &[u8]) -> Result<Vec<Vec<u8>>, ApiError> {
+    let unread = |error: io::Error| ApiError::BadRequest(format!("the paths: {error}"));
+    let mut body = zstd::stream::Decoder::new(body).map_err(unread)?.take(MAX_PATHS as u64 + 1);
+    let mut plain = Vec::new();
+    body.read_to_end(&mut plain).map_err(unread)?;
+    if plain.len() > MAX_PATHS {
+        let text = format!("the paths are longer than {MAX_PATHS} bytes: send fewer at once");
+        return Err(ApiError::TooLarge(text));
+    }
+    let (mut rest, mut messages) = (&plain[..], Vec::new());
+    while !rest.is_empty() {
+        let bad = |why: &str| ApiError::BadRequest(format!("the paths: {why}"));
+        let length = prost::decode_length_delimiter(&mut rest)
+            .map_err(|_| bad("a message does not start with its length"))?;
+        if length > MAX_MESSAGE {
+            return Err(bad("a message is too long: send its manifest as chunks"));
+        }
+        let (message, later) =
+            rest.split_at_checked(length).ok_or_else(|| bad("the last message is cut off"))?;
+        messages.push(message.to_vec());
+        rest = later;
+    }
+    Ok(messages)
+}
+
+fn outcome(outcome: Outcome, message: String, missing: &[Digest]) -> PathOutcome {
+    let missing = missing.iter().take(MAX_NAMED).map(|digest| digest.as_bytes().to_vec());
+    PathOutcome { outcome: outcome.into(), message, missing: missing.collect() }
+}
+
+/// Why a path was not published.
+enum Trouble {
+    /// It is the path's fault: the others are none the worse.
+    Refused(String),
+    /// It is the server's fault.
+    Ours(ApiError),
+}
+
+impl From<PushError> for Trouble {
+    fn from(error: PushError) -> Self {
+        use castore::AssemblyError;
+        match error {
+            PushError::Publish(PublishError::Cache(error)) => Self::Ours(error.into()),
+            PushError::Publish(error) => Self::Refused(error.to_string()),
+            PushError::Assembly(AssemblyError::Store(error)) | PushError::Store(error) => {
+                Self::Ours(error.into())
+            }
+            PushError::Assembly(error) => Self::Refused(error.to_string()),
+            error => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+/// Publishes one path.
+fn publish(
+    cache: &Cache,
+    pusher: &Pusher,
+    message: &[u8],
+    max_nar_size: u64,
+) -> Result<PathOutcome, ApiError> {
+    match try_publish(cache, pusher, message, max_nar_size) {
+        Ok(PushOutcome::Published) => Ok(outcome(Outcome::Published, String::new(), &[])),
+        Ok(PushOutcome::Missing(missing)) => Ok(outcome(Outcome::Missing, String::new(), &missing)),
+        Err(Trouble::Refused(why)) => Ok(outcome(Outcome::Refused, why, &[])),
+        Err(Trouble::Ours(error)) => Err(error),
+    }
+}
+
+fn try_publish(
+    cache: &Cache,
+    pusher: &Pusher,
+    message: &[u8],
+    max_nar_size: u64,
+) -> Result<PushOutcome, Trouble> {
+    let wrong =
+        |field: &str, why: &dyn std::fmt::Display| Trouble::Refused(format!("{field}: {why}"));
+    let path = PublishPath::decode(message).map_err(|error| wrong("the message", &error))?;
+    let info = path_info(&path).map_err(Trouble::Refused)?;
+    let manifest = if path.manifest_chunks.is_empty() {
+        path.manifest
+    } else {
+        let digests = path.manifest_chunks.iter().map(|bytes| Digest::from_slice(bytes));
+        let digests: Option<Vec<Digest>> = digests.collect();
+        let digests = digests.ok_or_else(|| wrong("manifest", &"a digest has not 32 bytes"))?;
+        match cache.sent_manifest(&digests, pusher)? {
+            Ok(bytes) => bytes,
+            Err(missing) => return Ok(PushOutcome::Missing(missing)),
+        }
+    };
+    let Manifest { tree, lists } =
+        Manifest::decode(&manifest[..]).map_err(|error| wrong("manifest", &error))?;
+    Ok(cache.publish_pushed(&info, tree, lists, pusher, max_nar_size)?)
+}
+
+/// What the message says of the path, as types.
+fn path_info(path: &PublishPath) -> Result<NarInfo<'static>, String> {
+    fn field<T>(name: &str, parsed: Result<T, impl std::fmt::Display>) -> Result<T, String> {
+        parsed.map_err(|error| format!("{name}: {error}"))
+    }
+    fn optional(text: &str) -> Option<&str> {
+        Some(text).filter(|text| !text.is_empty())
+    }
+    let nar_hash: Result<[u8; 32], _> = path.nar_hash[..].try_into();
+    let nar_hash = nar_hash.map_err(|_| "NarHash: it has not 32 bytes".to_owned())?;
+    let references = path.references.iter().map(|reference| reference.parse());
+    let signatures = path.signatures.iter().map(|signature| signature.parse());
+    Ok(NarInfo {
+        store_path: field("StorePath", path.store_path.parse())?,
+        url: "",
+        compression: None,
+        file_hash: None,
+        file_size: None,
+        nar_hash: Sha256::from(nar_hash),
+        nar_size: path.nar_size,
+        references: field("References", references.collect::<Result<_, _>>())?,
+        deriver: field("Deriver", optional(&path.deriver).map(str::parse).transpose())?,
+        system: None,
+        signatures: field("Sig", signatures.collect::<Result<_, _>>())?,
+        ca: field("CA", optional(&path.ca).map(str::parse).transpose())?,
+        unknown: Vec::new(),
+        flags: Flags::default(),
+    })
+}
+
+fn binary(bytes: Vec<u8>) -> Response {
+    reply::whole(&Method::POST, OCTETS, bytes.into())
 }
