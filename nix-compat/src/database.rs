@@ -223,7 +223,7 @@ fn texts(row: &Row<'_>) -> Result<(i64, Texts), rusqlite::Error> {
         let number: Option<i64> = row.get(column)?;
         Ok(number.and_then(|n| u64::try_from(n).ok()).unwrap_or_default())
     };
-    let text = |column| Ok::<_, rusqlite::Error>(row.get::<_, Option<String>>(column)?);
+    let text = |column| row.get::<_, Option<String>>(column);
     let signatures = text(6)?.unwrap_or_default();
     let texts = Texts {
         nar_hash: row.get(1)?,

@@ -232,3 +232,27 @@ fn no_right_to_write_is_needed() {
         assert!(is_valid(&mut database, A));
     });
 }
+
+#[test]
+fn a_write_that_was_broken_off_is_not_read() {
+    let place = Place::new(TABLES);
+    place.add(A);
+    let file = place.path();
+    let Place { dir, writer } = place;
+    // A rollback journal that is still to be played back says that the database is half written.
+    writer.execute_batch("pragma journal_mode = delete; begin").unwrap();
+    writer.execute_batch("pragma cache_size = 1; pragma cache_spill = 1").unwrap();
+    for n in 0..500 {
+        let sql =
+            format!("insert into ValidPaths (path, hash, registrationTime) values ('{n}', '', 0)");
+        writer.execute_batch(&sql).unwrap();
+    }
+    let copy = dir.path().join("copy");
+    std::fs::copy(&file, &copy).unwrap();
+    std::fs::copy(dir.path().join("d?b #1%41-journal"), dir.path().join("copy-journal")).unwrap();
+    std::fs::set_permissions(dir.path(), Permissions::from_mode(0o555)).unwrap();
+    as_nobody(|| {
+        let error = Database::open(&copy, StoreDir::default()).unwrap_err();
+        assert!(matches!(error, Error::Sqlite { .. }), "{error}");
+    });
+}

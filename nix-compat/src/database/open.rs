@@ -5,7 +5,7 @@ use std::fs::Metadata;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -22,26 +22,34 @@ pub(super) struct Opened {
     pub fixed: Option<Stamp>,
 }
 
-/// What a write to the database changes about its files.
+/// What a write to the database changes about its files: itself, its write-ahead
+/// log, and the rollback journal that stores on some file systems have instead.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    database: Option<[i64; 5]>,
-    log: Option<[i64; 5]>,
-}
+pub(super) struct Stamp([Option<[i64; 5]>; 3]);
 
 impl Stamp {
     pub(super) fn of(path: &Path) -> Result<Self, Error> {
-        let stamp = |file: &Path| match file.metadata() {
-            Ok(metadata) => Ok(Some(numbers(&metadata))),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(Error::Io { path: file.to_owned(), source }),
+        let stamp = |suffix: &str| {
+            let mut file = path.as_os_str().to_owned();
+            file.push(suffix);
+            match Path::new(&file).metadata() {
+                Ok(metadata) => Ok(Some(numbers(&metadata))),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(source) => Err(Error::Io { path: file.into(), source }),
+            }
         };
-        Ok(Stamp { database: stamp(path)?, log: stamp(&log_of(path))? })
+        Ok(Stamp([stamp("")?, stamp("-wal")?, stamp("-journal")?]))
     }
 
-    /// Whether everything committed is in the database itself.
-    fn has_empty_log(&self) -> bool {
-        self.log.is_none_or(|[_, size, ..]| size == 0)
+    fn is_missing(&self) -> bool {
+        let Stamp([database, ..]) = self;
+        database.is_none()
+    }
+
+    /// Whether everything committed is in the database itself, and nothing else.
+    fn is_whole(&self) -> bool {
+        let Stamp([_, log, journal]) = self;
+        [log, journal].into_iter().flatten().all(|[_, size, ..]| *size == 0)
     }
 }
 
@@ -50,22 +58,16 @@ fn numbers(metadata: &Metadata) -> [i64; 5] {
     [inode, size, metadata.mtime(), metadata.mtime_nsec(), metadata.ctime_nsec()]
 }
 
-fn log_of(path: &Path) -> PathBuf {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    log.into()
-}
-
 /// Opens the database along with its log, else as a file that does not change.
 pub(super) fn open(path: &Path) -> Result<Opened, Error> {
     let stamp = Stamp::of(path)?;
-    if stamp.database.is_none() {
+    if stamp.is_missing() {
         return Err(Error::Missing(path.to_owned()));
     }
     let failed = |source| Error::Sqlite { path: path.to_owned(), source };
     match connect(path, "") {
         Ok(connection) => Ok(Opened { connection, fixed: None }),
-        Err(e) if is_about_rights(&e) && stamp.has_empty_log() => {
+        Err(e) if is_about_rights(&e) && stamp.is_whole() => {
             let connection = connect(path, "&immutable=1").map_err(failed)?;
             Ok(Opened { connection, fixed: Some(stamp) })
         }
