@@ -5,7 +5,7 @@
 //! /_granary/v1/token                             POST   -> IssuedToken     for an OIDC identity token
 //! /_granary/v1/revocations                       GET    -> Revocations
 //!                                                POST   Revoke
-//! /_granary/v1/caches                            GET    -> CacheList
+//! /_granary/v1/caches                            GET    -> CacheList     ?destroyed=1
 //! /_granary/v1/caches/<cache>                    GET    -> CacheInfo
 //!                                                PUT    CreateCache    -> CacheInfo
 //!                                                PATCH  ConfigureCache -> CacheInfo
