@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::http::{HeaderMap, header};
 use bytes::{Buf, Bytes};
 use http_body_util::BodyExt;
 use narbridge::nar::{NarBody, NarError, TryWindow};
@@ -83,8 +84,16 @@ async fn next_piece(body: &mut Body) -> Option<io::Result<Bytes>> {
     }
 }
 
+/// Hears out a client that is refused from the head of its request alone.
+pub(crate) async fn hear_out(headers: &HeaderMap, body: Body) {
+    // One that waits to be told to go on has sent nothing, and must not be told.
+    if !headers.contains_key(header::EXPECT) {
+        drain(body).await;
+    }
+}
+
 /// Reads and throws away what a client still sends, up to a bound.
-pub(crate) async fn drain(mut body: Body) {
+async fn drain(mut body: Body) {
     let _ = tokio::time::timeout(DRAIN_TIME, async {
         let mut left = DRAIN;
         while let Some(Ok(data)) = next_piece(&mut body).await {

@@ -375,3 +375,17 @@ fn proxies_may_keep_only_what_is_public() {
     }
     world.server.stop();
 }
+
+#[test]
+fn who_is_refused_while_sending_much_hears_why() {
+    let data = places::scratch();
+    let world = World::new(Server::start(data.path()));
+    let expired = mint_expired(data.path(), "ci", &[("default", &["push"])]);
+    let body = vec![0; 6 << 20];
+    for (method, path) in [("PUT", "/default/{nar}"), ("POST", "{api}/caches/default/chunks")] {
+        let answer = world.ask(method, path, Some(&expired), &body);
+        assert_eq!(answer.status, 401, "{method} {path}");
+        assert!(answer.body.contains("expired"), "{method} {path}: {}", answer.body);
+    }
+    world.server.stop();
+}

@@ -16,6 +16,7 @@ use granary_api::Permission;
 
 use crate::App;
 use crate::auth::Caller;
+use crate::body::hear_out;
 use crate::error::ApiError;
 
 /// A request on its way to a handler.
@@ -49,8 +50,11 @@ async fn route(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     let call = Call { app, caller, method, uri, headers, body };
     // Pushing is for pushers, whatever else may be wrong with a request.
-    if let ["caches", cache, "missing" | "chunks" | "paths", ..] = segments[..] {
-        call.caller.require(Permission::Push, cache)?;
+    if let ["caches", cache, "missing" | "chunks" | "paths", ..] = segments[..]
+        && let Err(refusal) = call.caller.require(Permission::Push, cache)
+    {
+        hear_out(&call.headers, call.body).await;
+        return Err(refusal.into());
     }
     match segments[..] {
         ["whoami"] => identity::whoami(call).await,

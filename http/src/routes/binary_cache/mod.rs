@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 use granary_api::Permission;
 use narbridge::cache::{FileName, NarName};
@@ -18,6 +18,7 @@ use nix_compat::store_path::StorePathHash;
 
 use crate::App;
 use crate::admission::{self, Right};
+use crate::body::hear_out;
 use crate::error::ApiError;
 use crate::reply;
 use crate::routes::unescape;
@@ -67,10 +68,7 @@ pub(super) async fn answer(app: Arc<App>, request: Request) -> Result<Response, 
             dispatch(Call { app, cache, method, headers, body }, resource).await
         }
         Err(refusal) => {
-            // A client that waits to be told to go on has sent nothing, and must not be told.
-            if !headers.contains_key(header::EXPECT) {
-                crate::body::drain(body).await;
-            }
+            hear_out(&headers, body).await;
             Err(refusal)
         }
     }
