@@ -5,4 +5,5 @@
 pub mod config;
 pub mod http;
 pub mod local;
+pub mod nix_setup;
 pub mod push;
