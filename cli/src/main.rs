@@ -35,6 +35,12 @@ enum Command {
     /// Make, list, change and destroy caches
     #[command(subcommand)]
     Cache(commands::cache::Cache),
+    /// Let this machine's Nix get paths from a cache: nix.conf, and netrc for a private one
+    Use(commands::use_cache::UseCache),
+    /// Undo use
+    Unuse(commands::use_cache::Unuse),
+    /// Look for what keeps this machine's Nix from a server or a cache, and say what to do
+    Doctor(commands::doctor::Doctor),
     /// Make, unpack and look into NARs
     #[command(subcommand)]
     Nar(commands::nar::Nar),
@@ -55,6 +61,9 @@ fn main() -> ExitCode {
         Command::Logout(logout) => logout.run(),
         Command::Whoami(whoami) => whoami.run(),
         Command::Cache(cache) => cache.run(),
+        Command::Use(use_cache) => use_cache.run(),
+        Command::Unuse(unuse) => unuse.run(),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Nar(nar) => nar.run(),
         Command::Store(store) => store.run(),
         Command::Completions(completions) => completions.run(Cli::command()),

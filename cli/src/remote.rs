@@ -1,10 +1,12 @@
 //! From what a person names to a server to talk to.
 
 use std::future::Future;
+use std::sync::OnceLock;
 
 use clap::Args;
 use granary_client::config::{CacheRef, ServerRef, Settings, Target};
 use granary_client::http::{RemoteCache, Server};
+use tokio::runtime::Runtime;
 
 use crate::failure::{Context, Failure};
 use crate::output::warn;
@@ -18,6 +20,11 @@ pub struct RemoteArgs {
 }
 
 impl RemoteArgs {
+    /// What `--server` says.
+    pub fn chosen(&self) -> Option<&ServerRef> {
+        self.server.as_ref()
+    }
+
     /// The server that is meant.
     pub fn target(&self) -> Result<Target, Failure> {
         settings()?.server(self.server.as_ref()).context(|| "which server".to_owned())
@@ -48,8 +55,16 @@ pub fn connect(target: Target) -> Result<Server, Failure> {
     Server::new(target.url, target.token).context(|| context)
 }
 
-/// Waits for an answer.
+/// Waits for an answer. All that is waited for runs on one set of connections.
 pub fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    Ok(runtime.context(|| "cannot start".to_owned())?.block_on(future))
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    let runtime = match RUNTIME.get() {
+        Some(runtime) => runtime,
+        None => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.context(|| "cannot start".to_owned())?;
+            RUNTIME.get_or_init(|| runtime)
+        }
+    };
+    Ok(runtime.block_on(future))
 }

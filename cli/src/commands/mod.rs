@@ -2,10 +2,12 @@
 
 pub mod cache;
 pub mod completions;
+pub mod doctor;
 pub mod login;
 pub mod logout;
 pub mod man;
 pub mod nar;
 pub mod serve;
 pub mod store;
+pub mod use_cache;
 pub mod whoami;

@@ -15,6 +15,7 @@
 
 pub mod closure;
 pub mod codec;
+pub mod fake;
 pub mod http;
 pub mod nar;
 pub mod narinfo;
@@ -28,6 +29,7 @@ pub mod tokens;
 pub mod upload;
 
 pub use closure::Closure;
+pub use fake::FakeServer;
 pub use http::Http;
 pub use nix::{ChrootStore, Nix, Version};
 pub use server::Server;

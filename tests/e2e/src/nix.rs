@@ -21,7 +21,11 @@ pub enum Version {
 }
 
 impl Version {
-    fn bin(self) -> PathBuf {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::V2_8, Self::V2_26, Self::V2_34];
+
+    /// The folder of its programs.
+    pub fn bin(self) -> PathBuf {
         match self {
             Self::V2_8 => PathBuf::from("/usr/bin"),
             Self::V2_26 => places::tools().join("nix-trixie/bin"),
