@@ -35,17 +35,6 @@ pub fn write(seconds: u64) -> String {
     }
 }
 
-/// Writes seconds as a person would say it: `3 days`.
-pub fn roughly(seconds: u64) -> String {
-    let (number, unit) = match seconds {
-        0..120 => (seconds, "second"),
-        120..7200 => (seconds / 60, "minute"),
-        7200..172_800 => (seconds / 3600, "hour"),
-        _ => (seconds / DAY, "day"),
-    };
-    format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,7 +76,5 @@ mod tests {
             assert_eq!(write(seconds), text);
             assert_eq!(parse(text), Ok(seconds));
         }
-        assert_eq!(roughly(1), "1 second");
-        assert_eq!(roughly(3 * 86_400 + 5), "3 days");
     }
 }

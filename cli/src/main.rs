@@ -1,5 +1,6 @@
 //! The `granary` command.
 
+mod clock;
 mod commands;
 mod data_dir;
 mod duration;

@@ -1,44 +1,33 @@
-//! Points in time, in seconds since 1970, as a person reads them.
+//! Times, as people read them.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+const DAY: u64 = 86_400;
 
-use crate::duration::roughly;
-
-const DAY: u64 = 24 * 3600;
-
-/// This machine's time.
-pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// `2026-01-02 03:04 UTC`
-pub fn date(time: u64) -> String {
-    let (year, month, day) = civil(time / DAY);
-    let (hour, minute) = (time % DAY / 3600, time % 3600 / 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02} UTC")
-}
-
-/// `2026-01-02 03:04 UTC, in 3 days`, or `…, 3 days ago`
-pub fn relative(time: u64, now: u64) -> String {
-    if time >= now {
-        format!("{}, in {}", date(time), roughly(time - now))
-    } else {
-        format!("{}, {} ago", date(time), roughly(now - time))
-    }
-}
-
-/// Year, month and day of a day counted from 1970-01-01. Years are counted from March, so that the
-/// leap day is a year's last; 400 of them are 146 097 days.
-fn civil(days: u64) -> (u64, u64, u64) {
-    // Days from 0000-03-01 to 1970-01-01.
+/// Seconds since 1970 as a date of UTC.
+pub fn utc(seconds: u64) -> String {
+    let (days, rest) = (seconds / DAY, seconds % DAY);
+    // Years are counted from March here, so that the leap day is the last of a year, and in eras
+    // of 400, which all have the same days.
     let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (year, month) = (era * 400 + year, if month < 10 { month + 3 } else { month - 9 });
-    (if month <= 2 { year + 1 } else { year }, month, day)
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
+/// A span of seconds, in its largest unit.
+pub fn span(seconds: u64) -> String {
+    let units = [("days", DAY), ("hours", 3600), ("minutes", 60)];
+    let found = units.into_iter().find(|(_, unit)| seconds >= unit * 2);
+    found.map_or_else(
+        || format!("{seconds} seconds"),
+        |(name, unit)| format!("{} {name}", seconds / unit),
+    )
 }
 
 #[cfg(test)]
@@ -47,18 +36,16 @@ mod tests {
 
     #[test]
     fn dates_are_those_of_the_calendar() {
-        // From `date -u -d @…`.
-        for (time, text) in [
-            (0, "1970-01-01 00:00 UTC"),
-            (951_782_400, "2000-02-29 00:00 UTC"),
-            (951_868_800, "2000-03-01 00:00 UTC"),
-            (1_700_000_000, "2023-11-14 22:13 UTC"),
-            (4_107_542_399, "2100-02-28 23:59 UTC"),
-            (4_107_542_400, "2100-03-01 00:00 UTC"),
+        for (seconds, date) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_399, "2000-02-28 23:59:59 UTC"),
+            (951_782_400, "2000-02-29 00:00:00 UTC"),
+            (1_735_689_599, "2024-12-31 23:59:59 UTC"),
+            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
         ] {
-            assert_eq!(date(time), text);
+            assert_eq!(utc(seconds), date);
         }
-        assert_eq!(relative(86_400 * 3, 0), "1970-01-04 00:00 UTC, in 3 days");
-        assert_eq!(relative(0, 7200), "1970-01-01 00:00 UTC, 2 hours ago");
+        assert_eq!(span(3 * DAY + 5), "3 days");
+        assert_eq!(span(119), "119 seconds");
     }
 }

@@ -168,7 +168,7 @@ pub fn ignored_by_daemon(url: &str, keys: &[String]) -> Option<String> {
     let allowed = lists.iter().any(|list| settings.lists(list, url));
     let trusted_keys = settings.words("trusted-public-keys");
     let keys_known = keys.iter().any(|key| trusted_keys.contains(&key.as_str()));
-    (!settings.trusts(&user, &groups) && !(allowed && keys_known)).then_some(user)
+    (!(settings.trusts(&user, &groups) || allowed && keys_known)).then_some(user)
 }
 
 fn id(argument: &str) -> Option<String> {

@@ -5,10 +5,10 @@ use std::fmt::Write;
 use clap::Args;
 use granary_api::Permission;
 
+use crate::clock;
 use crate::failure::{Context, Failure};
 use crate::output::{print, print_json};
 use crate::remote::{RemoteArgs, block_on};
-use crate::time;
 
 /// Options of `granary whoami`.
 #[derive(Args)]
@@ -35,7 +35,7 @@ impl Whoami {
             let _ = write!(text, "\ntoken    {id}");
         }
         if let Some(expires) = whoami.expires {
-            let _ = write!(text, "\nends     {}", time::relative(expires, whoami.now));
+            let _ = write!(text, "\nends     {}", clock::relative(expires, whoami.now));
         }
         for (pattern, permissions) in &whoami.caches {
             let _ = write!(text, "\n{pattern}: {}", names(permissions));

@@ -12,6 +12,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
+/// Requests that came: head and body.
+type Seen = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
 /// What becomes of one request.
 #[derive(Clone)]
 enum Act {
@@ -28,8 +31,7 @@ enum Act {
 /// A server that does what the script says, in order, and its last act for ever.
 struct Scripted {
     base: BaseUrl,
-    /// Head and body of every request that came.
-    seen: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    seen: Seen,
 }
 
 impl Scripted {
@@ -61,7 +63,7 @@ impl Scripted {
     }
 }
 
-async fn serve(mut socket: TcpStream, acts: Vec<Act>, seen: Arc<Mutex<Vec<(String, Vec<u8>)>>>) {
+async fn serve(mut socket: TcpStream, acts: Vec<Act>, seen: Seen) {
     while let Some(request) = read(&mut socket).await {
         let index = {
             let mut seen = seen.lock().unwrap();

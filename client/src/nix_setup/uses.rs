@@ -172,10 +172,11 @@ pub fn undo(places: &Places, url: &str) -> Result<Option<Outcome>, Error> {
         let needed = record.caches.values().any(|cache| cache.netrc.is_some());
         // A file that we made and that others have added to goes on being read.
         let shared = record.made.contains(&file) && !edited.now.as_bytes().is_empty();
-        if !needed && !shared {
-            if let Some(set) = record.netrc_file.take() {
-                conf.now.remove_word(NETRC_FILE, &set.to_string_lossy());
-            }
+        if !needed
+            && !shared
+            && let Some(set) = record.netrc_file.take()
+        {
+            conf.now.remove_word(NETRC_FILE, &set.to_string_lossy());
         }
         netrc = Some(edited);
     }

@@ -1,5 +1,6 @@
 //! The client's commands around a push: login, use, doctor, and back. Whether an edit is right is
 //! for Nix to say, in three versions.
+#![allow(clippy::expect_used, reason = "a helper that fails should fail its test")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

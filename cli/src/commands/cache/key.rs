@@ -7,11 +7,11 @@ use granary_api::{AddKey, KeyList};
 
 use super::CacheArgs;
 use super::create::read_key;
+use crate::clock;
 use crate::duration;
 use crate::failure::{Context, Failure};
 use crate::output::{print, print_json};
 use crate::remote::block_on;
-use crate::time;
 
 /// `granary cache key …`
 #[derive(Subcommand)]
@@ -102,11 +102,11 @@ fn add(
 }
 
 fn show(keys: &KeyList) -> Result<(), Failure> {
-    let now = time::now();
+    let now = clock::now();
     for key in &keys.keys {
         match key.signs_until {
             Some(until) => {
-                let until = time::relative(until, now);
+                let until = clock::relative(until, now);
                 print(&format!("{}  signs until {until}", key.public_key))?;
             }
             None => print(&key.public_key)?,

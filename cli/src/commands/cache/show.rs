@@ -11,7 +11,7 @@ use crate::duration;
 use crate::failure::{Context, Failure};
 use crate::output::{print, print_json};
 use crate::remote::{RemoteArgs, block_on};
-use crate::time;
+use crate::time::utc;
 
 /// Options of `granary cache list`.
 #[derive(Args)]
@@ -78,9 +78,9 @@ pub fn describe(info: &CacheInfo, url: &str) -> String {
         Some(seconds) => format!("{} after the last use", duration::write(seconds)),
         None => "as the server does by default".to_owned(),
     };
-    let _ = write!(text, "\nkept        {kept}\ncreated     {}", time::date(info.created));
+    let _ = write!(text, "\nkept        {kept}\ncreated     {}", utc(info.created));
     if let Some(destroyed) = info.destroyed {
-        let destroyed = time::date(destroyed);
+        let destroyed = utc(destroyed);
         let _ = write!(text, "\ndestroyed   {destroyed}; granary cache restore brings it back");
     }
     let _ = write!(text, "\nyou may     {}", names(&info.permissions));

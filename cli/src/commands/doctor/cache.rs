@@ -196,3 +196,49 @@ fn verify(text: &str, info: &CacheInfo) -> Result<String, String> {
         Err(text.to_owned())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nix_compat::signature::SigningKey;
+
+    use super::*;
+
+    const NARINFO: &str = "StorePath: /nix/store/5kp70f3qpzbr2mmb8b5lhb37dr3gxr6p-refs.txt\n\
+        URL: nar/x.nar.zst\nCompression: zstd\n\
+        NarHash: sha256:03rbjdv3jcbv98hxzip1h2wwya595p2l5mb16r8vjgcvsk56qhfb\n\
+        NarSize: 224\nReferences: \n";
+
+    fn info(key: &SigningKey) -> CacheInfo {
+        CacheInfo {
+            name: "main".to_owned(),
+            public: true,
+            store_dir: "/nix/store".to_owned(),
+            priority: 40,
+            upstream_keys: Vec::new(),
+            retention: None,
+            public_keys: vec![key.verifying_key().to_string()],
+            created: 0,
+            destroyed: None,
+            permissions: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_signature_is_verified_and_not_just_looked_for() {
+        let dir: StoreDir = "/nix/store".parse().unwrap();
+        let key = SigningKey::generate("main-1", [7; 32]).unwrap();
+        let mut narinfo = NarInfo::parse(NARINFO, &dir).unwrap();
+        narinfo.sign(&dir, &key);
+        let text = narinfo.render(&dir);
+        assert_eq!(
+            verify(&text, &info(&key)).unwrap(),
+            "5kp70f3qpzbr2mmb8b5lhb37dr3gxr6p-refs.txt"
+        );
+        let changed = text.replace("NarSize: 224", "NarSize: 225");
+        assert!(verify(&changed, &info(&key)).unwrap_err().contains("none of the cache's keys"));
+        // The same name, another key.
+        let other = SigningKey::generate("main-1", [8; 32]).unwrap();
+        assert!(verify(&text, &info(&other)).is_err());
+        assert!(verify("<html>", &info(&key)).is_err());
+    }
+}

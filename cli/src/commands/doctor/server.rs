@@ -4,11 +4,11 @@ use granary_api::Whoami;
 use granary_client::http::Server;
 
 use super::Findings;
+use crate::clock;
 use crate::commands::whoami::names;
-use crate::duration::roughly;
 use crate::failure::Failure;
 use crate::remote::block_on;
-use crate::time;
+use crate::time::span;
 
 /// Tokens bear times, and servers allow 60 seconds of difference: half of that is time to act.
 const SKEW: u64 = 30;
@@ -34,16 +34,16 @@ pub fn look(server: &Server, findings: &mut Findings) -> Result<bool, Failure> {
     if server.token().is_some() && !base.is_secure() && !base.is_loopback() {
         findings.warn("server", "the token travels unencrypted: use https");
     }
-    clock(whoami.now, time::now(), findings);
+    compare(whoami.now, clock::now(), findings);
     token(&whoami, server.token().is_some(), findings);
     Ok(true)
 }
 
-fn clock(theirs: u64, ours: u64, findings: &mut Findings) {
+fn compare(theirs: u64, ours: u64, findings: &mut Findings) {
     let skew = theirs.abs_diff(ours);
     if skew > SKEW {
         let side = if ours > theirs { "ahead of" } else { "behind" };
-        let skew = roughly(skew);
+        let skew = span(skew);
         let text = format!("this machine's clock is {skew} {side} the server's: set it by NTP");
         findings.warn("clock", text);
     } else {
@@ -68,10 +68,10 @@ fn token(whoami: &Whoami, sent: bool, findings: &mut Findings) {
     findings.ok("token", format!("of {subject}; {}", permissions.join("; ")));
     match whoami.expires {
         Some(end) if end < whoami.now + SOON => {
-            let end = time::relative(end, whoami.now);
+            let end = clock::relative(end, whoami.now);
             findings.warn("token", format!("ends {end}: ask for a new one"));
         }
-        Some(end) => findings.ok("token", format!("ends {}", time::relative(end, whoami.now))),
+        Some(end) => findings.ok("token", format!("ends {}", clock::relative(end, whoami.now))),
         None => findings.ok("token", "does not end by itself"),
     }
 }
@@ -86,7 +86,7 @@ mod tests {
         for (ours, health) in [(1000, Health::Ok), (1030, Health::Ok), (1031, Health::Warn)] {
             for (here, there) in [(ours, 1000), (1000, ours)] {
                 let mut findings = Findings::default();
-                clock(there, here, &mut findings);
+                compare(there, here, &mut findings);
                 assert!(findings.0[0].health == health, "{here} {there}");
             }
         }

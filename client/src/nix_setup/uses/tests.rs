@@ -27,8 +27,11 @@ impl Files {
             default_netrc: dir.path().join("etc/netrc"),
         };
         fs::create_dir(dir.path().join("nix")).unwrap();
-        conf.map(|text| fs::write(&places.nix_conf, text).unwrap());
-        netrc.map(|text| fs::write(&places.netrc, text).unwrap());
+        for (path, text) in [(&places.nix_conf, conf), (&places.netrc, netrc)] {
+            if let Some(text) = text {
+                fs::write(path, text).unwrap();
+            }
+        }
         Self { dir, places }
     }
 
@@ -144,7 +147,7 @@ fn a_netrc_file_that_is_set_is_used() {
 fn a_new_token_replaces_the_old_one() {
     let files = Files::new(None, Some(NETRC));
     files.r#use(URL, Some("old"));
-    assert_eq!(files.r#use(URL, Some("new")).changed, [files.places.netrc.clone()]);
+    assert_eq!(files.r#use(URL, Some("new")).changed, vec![files.places.netrc.clone()]);
     assert!(files.netrc().contains("password new") && !files.netrc().contains("old"));
     files.unuse(URL).unwrap();
     assert_eq!(files.netrc(), NETRC);
