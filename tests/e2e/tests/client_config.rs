@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use data_encoding::BASE64;
-use granary_e2e::{FakeServer, Version, places};
+use granary_e2e::{Closure, FakeServer, Nix, Server, Version, places};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -36,18 +36,26 @@ fn server(public: bool) -> FakeServer {
 }
 
 /// A user of a machine.
-struct Home(TempDir, Version);
+struct Home {
+    dir: TempDir,
+    version: Version,
+    token: String,
+}
 
 impl Home {
     fn new(version: Version) -> Self {
-        let home = Self(places::scratch(), version);
+        Self::with_token(version, TOKEN)
+    }
+
+    fn with_token(version: Version, token: &str) -> Self {
+        let home = Self { dir: places::scratch(), version, token: token.to_owned() };
         fs::create_dir_all(home.path(".config/nix")).expect("a folder");
         fs::create_dir_all(home.path("etc")).expect("a folder");
         home
     }
 
     fn path(&self, name: &str) -> std::path::PathBuf {
-        self.0.path().join(name)
+        self.dir.path().join(name)
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -63,8 +71,8 @@ impl Home {
         command
             .args(arguments)
             .env_clear()
-            .env("PATH", format!("{}:/usr/bin:/bin", self.1.bin().display()))
-            .env("HOME", self.0.path())
+            .env("PATH", format!("{}:/usr/bin:/bin", self.version.bin().display()))
+            .env("HOME", self.dir.path())
             .env("NIX_CONF_DIR", self.path("etc"))
             .stdin(Stdio::null());
         command
@@ -73,7 +81,7 @@ impl Home {
     /// `granary`, with the token in the environment.
     fn granary(&self, arguments: &[&str]) -> Output {
         let mut command = self.command(&places::granary(), arguments);
-        command.env("GRANARY_TOKEN", TOKEN).output().expect("granary runs")
+        command.env("GRANARY_TOKEN", &self.token).output().expect("granary runs")
     }
 
     fn granary_ok(&self, arguments: &[&str]) -> String {
@@ -81,7 +89,7 @@ impl Home {
     }
 
     fn nix(&self, arguments: &[&str]) -> String {
-        let program = self.1.bin().join("nix");
+        let program = self.version.bin().join("nix");
         let mut all = vec!["--extra-experimental-features", "nix-command"];
         all.extend(arguments);
         said(&self.command(&program, &all).output().expect("nix runs"), arguments)
@@ -143,6 +151,66 @@ fn nix_uses_a_private_cache_that_granary_set_up_and_forgets_it_without_a_trace()
         assert_eq!(home.read(".config/nix/netrc"), NETRC);
         assert!(!home.has("substituters", &url));
     }
+}
+
+#[test]
+fn nix_pulls_from_a_private_cache_with_nothing_but_what_use_set_up() {
+    let (data, closure) = (places::scratch(), Closure::tiny());
+    let server = Server::start(data.path());
+    let url = server.url().replace("/default", "/team");
+    let owner = Home::with_token(Version::V2_34, server.token());
+    owner.granary_ok(&["cache", "create", &url]);
+    let pusher = Nix::with(Version::V2_34, server.token(), server.public_key());
+    pusher.copy_to(&format!("{url}?compression=zstd"), &closure);
+    let wanted = closure.paths.iter().filter(|path| path.references.is_empty());
+    let wanted = &wanted.min_by_key(|path| path.nar_size).expect("a leaf").path;
+
+    for version in Version::ALL {
+        let home = Home::with_token(version, server.token());
+        home.write("etc/nix.conf", "substituters =\nsandbox = false\nbuild-users-group =\n");
+        let realise = |home: &Home| {
+            let root = home.path("root");
+            let mut command =
+                home.command(&version.bin().join("nix-store"), &["--realise", wanted]);
+            command.env("NIX_REMOTE", format!("local?root={}", root.display()));
+            command.output().expect("nix runs").status.success()
+        };
+        assert!(!realise(&home), "{version:?} has it from elsewhere");
+        home.granary_ok(&["use", &url]);
+        assert!(realise(&home), "{version:?}");
+    }
+}
+
+#[test]
+fn a_cache_lives_and_dies_by_command() {
+    let data = places::scratch();
+    let server = Server::start(data.path());
+    let home = Home::with_token(Version::V2_34, server.token());
+    let cache = server.url().replace("/default", "/team");
+    let info = || -> Value {
+        let text = home.granary_ok(&["cache", "info", "--json", &cache]);
+        serde_json::from_str(&text).expect("JSON")
+    };
+    home.granary_ok(&["cache", "create", &cache, "--retention", "30d", "--upstream-key", "a-1"]);
+    let made = info();
+    assert_eq!((&made["public"], &made["retention"]), (&json!(false), &json!(2_592_000)));
+    let change = ["--public", "--priority", "30", "--retention", "default"];
+    let keys = ["--add-upstream-key", "b-1", "--remove-upstream-key", "a-1"];
+    home.granary_ok(&[&["cache", "configure", &cache][..], &change, &keys].concat());
+    let changed = info();
+    assert_eq!((&changed["public"], &changed["priority"]), (&json!(true), &json!(30)));
+    assert_eq!((&changed["retention"], &changed["upstream_keys"]), (&Value::Null, &json!(["b-1"])));
+
+    let old = made["public_keys"][0].as_str().expect("a key").to_owned();
+    home.granary_ok(&["cache", "key", "rotate", &cache, "--keep-old", "1d"]);
+    let exported = home.granary_ok(&["cache", "key", "export", &cache]);
+    assert_eq!(exported.lines().count(), 2);
+    assert!(exported.contains(&old), "its signatures are still about");
+
+    home.granary_ok(&["cache", "destroy", "--yes", &cache]);
+    assert!(!home.granary(&["cache", "info", &cache]).status.success());
+    home.granary_ok(&["cache", "restore", &cache]);
+    assert_eq!(info()["public_keys"].as_array().expect("a list").len(), 2);
 }
 
 #[test]
