@@ -24,6 +24,7 @@
 
 pub mod cache;
 pub mod error;
+pub mod pattern;
 pub mod permission;
 pub mod push;
 pub mod token;

@@ -9,6 +9,7 @@ mod output;
 mod progress;
 mod prompt;
 mod remote;
+mod size;
 mod time;
 
 use std::process::ExitCode;
@@ -33,6 +34,8 @@ enum Command {
     Logout(commands::logout::Logout),
     /// Show whom the server takes you for, and what you may do
     Whoami(commands::whoami::Whoami),
+    /// Push store paths with everything they need to a cache
+    Push(commands::push::Push),
     /// Make, list, change and destroy caches
     #[command(subcommand)]
     Cache(commands::cache::Cache),
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Login(login) => login.run(),
         Command::Logout(logout) => logout.run(),
         Command::Whoami(whoami) => whoami.run(),
+        Command::Push(push) => push.run(),
         Command::Cache(cache) => cache.run(),
         Command::Use(use_cache) => use_cache.run(),
         Command::Unuse(unuse) => unuse.run(),

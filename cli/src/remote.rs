@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use clap::Args;
 use granary_client::config::{CacheRef, ServerRef, Settings, Target};
-use granary_client::http::{RemoteCache, Server};
+use granary_client::http::{RemoteCache, RetryPolicy, Server, ServerOptions};
 use tokio::runtime::Runtime;
 
 use crate::failure::{Context, Failure};
@@ -37,8 +37,21 @@ impl RemoteArgs {
 
     /// The cache that is meant.
     pub fn cache(&self, cache: &CacheRef) -> Result<RemoteCache, Failure> {
+        Ok(connect(self.target_of(cache)?)?.cache(&cache.cache))
+    }
+
+    /// The same, for work that is not given up lightly.
+    pub fn cache_to_push(&self, cache: &CacheRef) -> Result<RemoteCache, Failure> {
+        let target = self.target_of(cache)?;
+        let context = format!("cannot speak to {}", target.url);
+        let options = ServerOptions { retry: RetryPolicy::stubborn(), ..ServerOptions::default() };
+        let server = Server::with_options(target.url, target.token, options);
+        Ok(server.context(|| context)?.cache(&cache.cache))
+    }
+
+    fn target_of(&self, cache: &CacheRef) -> Result<Target, Failure> {
         let target = settings()?.server_of(cache, self.server.as_ref());
-        Ok(connect(target.context(|| "which server".to_owned())?)?.cache(&cache.cache))
+        target.context(|| "which server".to_owned())
     }
 }
 

@@ -7,6 +7,7 @@ pub mod login;
 pub mod logout;
 pub mod man;
 pub mod nar;
+pub mod push;
 pub mod serve;
 pub mod store;
 pub mod use_cache;

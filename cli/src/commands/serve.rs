@@ -20,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::data_dir::default_data_dir;
 use crate::failure::{Context, Failure};
 use crate::progress::OpenBar;
+use crate::size::parse_size;
 
 /// What the secret that signs tokens is derived for.
 const TOKEN_PURPOSE: &str = "granary 2026 sign tokens with HS256";
@@ -38,17 +39,6 @@ pub struct Serve {
     /// Longest NAR to accept, uncompressed: bytes, or with KiB, MiB, GiB, TiB
     #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = parse_size)]
     max_nar_size: u64,
-}
-
-fn parse_size(text: &str) -> Result<u64, String> {
-    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
-    let (digits, shift) = units
-        .iter()
-        .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)))
-        .unwrap_or((text, 0));
-    let number: u64 =
-        digits.trim().parse().map_err(|_| format!("`{text}` is not a size such as 64GiB"))?;
-    number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is too large"))
 }
 
 impl Serve {

@@ -1,0 +1,260 @@
+//! `granary push`
+
+mod filter;
+mod progress;
+
+use std::io::{self, BufRead};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use granary_client::config::CacheRef;
+use granary_client::http::Server;
+use granary_client::local::{Along, LocalStore};
+use granary_client::push::{
+    DEFAULT_PART_SIZE, Plan, PlanOptions, PushOptions, Summary, plan, push,
+};
+use nix_compat::path_info::PathInfo;
+use nix_compat::store_path::StorePath;
+use serde::Serialize;
+
+use crate::failure::{Context, Failure};
+use crate::output::print_json;
+use crate::remote::RemoteArgs;
+use crate::size::parse_size;
+
+pub use filter::Filter;
+pub use progress::Progress;
+
+/// Options of `granary push`.
+#[derive(Args)]
+pub struct Push {
+    /// Cache to push to: `cache`, `server:cache` or `https://host/cache`
+    cache: CacheRef,
+    /// Store paths, or what leads to them such as ./result
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Read more paths from stdin, one to a line
+    #[arg(long)]
+    stdin: bool,
+    /// Push these paths alone, without what they refer to
+    #[arg(long, conflicts_with_all = ["include_drv", "with_sources"])]
+    no_closure: bool,
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    how: HowToPush,
+    /// Say what would be pushed, and push nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Write what became of the push as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is pushed besides the closure, and what is not.
+#[derive(Args)]
+pub struct Selection {
+    /// Push also the derivations that the paths were built by
+    #[arg(long)]
+    include_drv: bool,
+    /// Push also the derivations and everything they were built from, sources included
+    #[arg(long)]
+    with_sources: bool,
+    /// Push only paths whose name fits, such as `hello-*`; with `!` before it, none that fit
+    #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
+    filter: Vec<Filter>,
+}
+
+/// How to push, for every command that pushes.
+#[derive(Args)]
+pub struct HowToPush {
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+    /// Nix store to take the paths from: a folder that holds nix/store, or one of auto, daemon,
+    /// local, unix://SOCKET [default: $NIX_REMOTE, or auto]
+    #[arg(long, value_name = "STORE")]
+    store: Option<String>,
+    /// Paths to read at the same time [default: one per core]
+    #[arg(long, short, value_name = "N")]
+    jobs: Option<usize>,
+    /// Longest body of a request, for proxies that cap them
+    #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_PART_SIZE, value_parser = part_size,
+          hide_default_value = true, env = "GRANARY_PART_SIZE")]
+    part_size: usize,
+    /// Push also what the cache's upstreams have signed
+    #[arg(long)]
+    ignore_upstream: bool,
+}
+
+fn part_size(text: &str) -> Result<usize, String> {
+    usize::try_from(parse_size(text)?).map_err(|_| format!("`{text}` is too large"))
+}
+
+impl Selection {
+    /// What is pushed along with the paths.
+    pub fn along(&self) -> Along {
+        match (self.with_sources, self.include_drv) {
+            (true, _) => Along::Sources,
+            (_, true) => Along::Derivers,
+            _ => Along::Nothing,
+        }
+    }
+
+    /// Whether a path of that name is wanted.
+    pub fn wants(&self, path: &StorePath) -> bool {
+        Filter::wants(&self.filter, path.name())
+    }
+}
+
+impl HowToPush {
+    /// Opens the local store.
+    pub fn open_store(&self) -> Result<LocalStore, Failure> {
+        LocalStore::open(self.store.as_deref()).context(|| "cannot open the Nix store".to_owned())
+    }
+
+    /// How plans are made.
+    pub fn plan_options(&self) -> PlanOptions {
+        PlanOptions { ignore_upstream: self.ignore_upstream }
+    }
+
+    /// How paths are pushed.
+    pub fn push_options(&self) -> PushOptions {
+        let usual = PushOptions::default();
+        PushOptions { jobs: self.jobs.unwrap_or(usual.jobs), part_size: self.part_size }
+    }
+}
+
+impl Push {
+    /// Runs the command.
+    pub fn run(self) -> Result<(), Failure> {
+        let started = Instant::now();
+        let remote = self.how.remote.cache_to_push(&self.cache)?;
+        let store = self.how.open_store()?;
+        let roots = self.roots(&store)?;
+        let mut infos = if self.no_closure {
+            alone(&store, &roots)?
+        } else {
+            let closure = store.closure_with(&roots, self.selection.along());
+            closure.context(|| "cannot tell what to push".to_owned())?
+        };
+        infos.retain(|info| self.selection.wants(&info.store_path));
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let runtime = runtime.context(|| "cannot start threads".to_owned())?;
+        let context = || format!("cannot push to {}", remote.url());
+        let outcome = runtime.block_on(async {
+            let plan = plan(&remote, infos, store.store_dir(), self.how.plan_options()).await?;
+            let progress = Progress::new(&plan, &remote, self.json);
+            progress.header(self.dry_run);
+            let mut summary = Summary::default();
+            if !self.dry_run {
+                let places = |path: &StorePath| store.real_path(path);
+                let observer = |at, step| progress.hear(&plan, at, step);
+                let options = self.how.push_options();
+                summary = push(&remote, &plan, &places, options, &observer).await?;
+                progress.finish(&summary, remote.server(), started.elapsed());
+            }
+            Ok::<_, granary_client::push::PushError>((plan, summary))
+        });
+        let (plan, summary) = outcome.context(context)?;
+        if self.json {
+            let report =
+                Report::new(&plan, &summary, remote.server(), started.elapsed(), self.dry_run);
+            print_json(&report)?;
+        }
+        match summary.failed.len() {
+            0 => Ok(()),
+            1 => Err(Failure::new(format!("{}: 1 path was not pushed", remote.url()))),
+            n => Err(Failure::new(format!("{}: {n} paths were not pushed", remote.url()))),
+        }
+    }
+
+    fn roots(&self, store: &LocalStore) -> Result<Vec<StorePath>, Failure> {
+        let mut paths = self.paths.clone();
+        if self.stdin {
+            for line in io::stdin().lock().lines() {
+                let line = line.context(|| "cannot read paths from stdin".to_owned())?;
+                paths.extend(line.split_whitespace().map(PathBuf::from));
+            }
+        } else if paths.is_empty() {
+            return Err(Failure::new("no path is given: name some, or pass them with --stdin"));
+        }
+        let resolve = |path: &PathBuf| resolve(store, path);
+        paths.iter().map(resolve).collect()
+    }
+}
+
+/// The store path that `path` leads to.
+pub fn resolve(store: &LocalStore, path: &Path) -> Result<StorePath, Failure> {
+    store.resolve(path).context(|| format!("cannot push {}", path.display()))
+}
+
+fn alone(store: &LocalStore, paths: &[StorePath]) -> Result<Vec<PathInfo>, Failure> {
+    let infos = store.path_infos(paths).context(|| "cannot tell what to push".to_owned())?;
+    let missing = |path: &StorePath| {
+        let path = path.to_absolute(store.store_dir());
+        Failure::new(format!("{path} is not valid in the Nix store: build it first"))
+    };
+    infos.into_iter().zip(paths).map(|(info, path)| info.ok_or_else(|| missing(path))).collect()
+}
+
+/// What `--json` tells.
+#[derive(Serialize)]
+struct Report<'a> {
+    cache: &'a str,
+    dry_run: bool,
+    pushed: Vec<PathReport>,
+    present: usize,
+    upstream: usize,
+    failed: Vec<FailedReport>,
+    bytes_read: u64,
+    bytes_sent: u64,
+    bytes_received: u64,
+    chunks_sent: u64,
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+struct PathReport {
+    path: String,
+    nar_size: u64,
+}
+
+#[derive(Serialize)]
+struct FailedReport {
+    path: String,
+    error: String,
+}
+
+impl<'a> Report<'a> {
+    fn new(
+        plan: &'a Plan,
+        summary: &Summary,
+        server: &Server,
+        time: Duration,
+        dry_run: bool,
+    ) -> Self {
+        let full = |path: &StorePath| format!("{}/{path}", plan.cache.store_dir);
+        let failed = |path: &StorePath| summary.failed.iter().any(|(other, _)| other == path);
+        let pushed = plan.to_push.iter().filter(|info| !failed(&info.store_path));
+        Self {
+            cache: &plan.cache.name,
+            dry_run,
+            pushed: pushed
+                .map(|info| PathReport { path: full(&info.store_path), nar_size: info.nar_size })
+                .collect(),
+            present: plan.present,
+            upstream: plan.upstream,
+            failed: summary
+                .failed
+                .iter()
+                .map(|(path, error)| FailedReport { path: full(path), error: error.clone() })
+                .collect(),
+            bytes_read: summary.read,
+            bytes_sent: server.traffic().sent(),
+            bytes_received: server.traffic().received(),
+            chunks_sent: summary.chunks,
+            seconds: time.as_secs_f64(),
+        }
+    }
+}
