@@ -112,4 +112,6 @@ pub enum Outcome {
     Missing = 2,
     /// It cannot be published as it is.
     Refused = 3,
+    /// It refers to a path before it in the same request that was not published.
+    Deferred = 4,
 }

@@ -394,6 +394,10 @@ impl Pipeline<'_> {
                     (self.observer)(at, Step::Published);
                 }
                 Outcome::Missing => self.send_again(at, &outcome.missing),
+                // It has to wait for one that was before it.
+                Outcome::Deferred => {
+                    self.ready.insert(at);
+                }
                 _ => self.fail(at, outcome.message),
             }
         }

@@ -1,5 +1,6 @@
 //! The push protocol, see `granary_api::push`.
 
+use std::collections::HashSet;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,8 +129,9 @@ pub(super) async fn paths(call: Call, cache: &str) -> Result<Response, ApiError>
     let (sender, outcomes) = mpsc::unbounded_channel();
     tokio::task::spawn_blocking(move || {
         let _turn = turn;
+        let mut unpublished = HashSet::new();
         for message in messages {
-            let outcome = publish(&cache, &pusher, &message, limit);
+            let outcome = publish(&cache, &pusher, &message, limit, &mut unpublished);
             // Nobody may be listening any more; what was begun is finished all the same.
             let failed = outcome.is_err();
             let _ = sender.send(outcome);
@@ -218,30 +220,43 @@ impl From<PushError> for Trouble {
     }
 }
 
-/// Publishes one path.
+/// Publishes one path, unless it refers to one that was to be published before it and was not.
 fn publish(
     cache: &Cache,
     pusher: &Pusher,
     message: &[u8],
     max_nar_size: u64,
+    unpublished: &mut HashSet<String>,
 ) -> Result<PathOutcome, ApiError> {
-    match try_publish(cache, pusher, message, max_nar_size) {
-        Ok(PushOutcome::Published) => Ok(outcome(Outcome::Published, String::new(), &[])),
-        Ok(PushOutcome::Missing(missing)) => Ok(outcome(Outcome::Missing, String::new(), &missing)),
-        Err(Trouble::Refused(why)) => Ok(outcome(Outcome::Refused, why, &[])),
-        Err(Trouble::Ours(error)) => Err(error),
-    }
+    let path = match PublishPath::decode(message) {
+        Ok(path) => path,
+        Err(error) => return Ok(outcome(Outcome::Refused, format!("the message: {error}"), &[])),
+    };
+    let name = path.store_path.clone();
+    let result = if path.references.iter().any(|other| unpublished.contains(other)) {
+        outcome(Outcome::Deferred, String::new(), &[])
+    } else {
+        match try_publish(cache, pusher, path, max_nar_size) {
+            Ok(PushOutcome::Published) => {
+                return Ok(outcome(Outcome::Published, String::new(), &[]));
+            }
+            Ok(PushOutcome::Missing(missing)) => outcome(Outcome::Missing, String::new(), &missing),
+            Err(Trouble::Refused(why)) => outcome(Outcome::Refused, why, &[]),
+            Err(Trouble::Ours(error)) => return Err(error),
+        }
+    };
+    unpublished.insert(name);
+    Ok(result)
 }
 
 fn try_publish(
     cache: &Cache,
     pusher: &Pusher,
-    message: &[u8],
+    path: PublishPath,
     max_nar_size: u64,
 ) -> Result<PushOutcome, Trouble> {
     let wrong =
         |field: &str, why: &dyn std::fmt::Display| Trouble::Refused(format!("{field}: {why}"));
-    let path = PublishPath::decode(message).map_err(|error| wrong("the message", &error))?;
     let info = path_info(&path).map_err(Trouble::Refused)?;
     let manifest = if path.manifest_chunks.is_empty() {
         path.manifest
