@@ -141,7 +141,9 @@ fn each_question_has_these_bytes() {
     let paths = [two, PATH_A, PATH_B].concat();
     let out: &[u8] = b"\x03\0\0\0\0\0\0\0out\0\0\0\0\0";
     let hash = b"\x20\0\0\0\0\0\0\x003dvgkdw6dhw4vh0ya73g64bh4mwxk56c";
-    let cases: [(u8, Ask, Vec<u8>, &[u8], &str); 9] = [
+    // The version, a question, its bytes, those of the answer, and what it says.
+    type Case<'a> = (u8, Ask, Vec<u8>, &'a [u8], &'a str);
+    let cases: [Case; 9] = [
         (
             38,
             |c| Ok(format!("{:?}", c.is_valid_path(&path(A))?)),
