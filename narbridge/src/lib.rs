@@ -10,8 +10,10 @@ pub mod compression;
 pub mod ingest;
 pub mod nar;
 pub mod records;
+pub mod revocations;
 pub mod secrets;
 pub mod storehouse;
 
 pub use cache::{Cache, CacheError, CacheName};
+pub use revocations::Revocations;
 pub use storehouse::{Storehouse, StorehouseError};

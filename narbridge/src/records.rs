@@ -6,6 +6,8 @@
 //! path/<cache><hash part>             PathRecord
 //! nar/<cache><sha256>                 NarRecord    by NAR hash, and by the hash of an uploaded file
 //! file/<cache><path>                  FileRecord   logs, debuginfo, realisations
+//! revoked/id/<id of a token>          RevocationRecord
+//! revoked/sub/<subject of tokens>     RevocationRecord
 //! ```
 //!
 //! `<cache>` is the cache's number in 4 big-endian bytes. Field numbers are for ever.
@@ -147,6 +149,14 @@ pub struct FileRecord {
     /// `Content-Encoding` as uploaded; empty for none.
     #[prost(string, tag = "4")]
     pub content_encoding: String,
+}
+
+/// Tokens that are void.
+#[derive(Clone, PartialEq, Message)]
+pub struct RevocationRecord {
+    /// When they were revoked, in seconds since 1970.
+    #[prost(uint64, tag = "1")]
+    pub revoked: u64,
 }
 
 /// A fact that cannot be read.

@@ -5,7 +5,7 @@
 //! file the caches' keys are lost, and nothing else is.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use castore::durable::write_file;
@@ -57,17 +57,21 @@ impl ServerKey {
     /// Reads the key at `path`, making it first where there is none.
     pub fn load_or_make(path: &Path) -> Result<Self, SecretError> {
         let at = |source| SecretError::File { path: path.display().to_string(), source };
-        let mut text = String::new();
-        match fs::File::open(path) {
-            Ok(mut file) => {
-                file.read_to_string(&mut text).map_err(at)?;
-            }
+        match fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                text = blake3::Hash::from_bytes(random()?).to_hex().to_string();
+                let text = blake3::Hash::from_bytes(random()?).to_hex();
                 write_file(path, format!("{text}\n").as_bytes(), 0o600).map_err(at)?;
             }
             Err(error) => return Err(at(error)),
+            Ok(_) => {}
         }
+        Self::load(path)
+    }
+
+    /// Reads the key at `path`.
+    pub fn load(path: &Path) -> Result<Self, SecretError> {
+        let at = |source| SecretError::File { path: path.display().to_string(), source };
+        let text = fs::read_to_string(path).map_err(at)?;
         let key = blake3::Hash::from_hex(text.trim());
         let key = key.map_err(|_| SecretError::Malformed(path.display().to_string()))?;
         Ok(Self(*key.as_bytes()))

@@ -4,6 +4,7 @@ use castore::StoreError;
 
 use crate::cache::{CacheError, CacheName, SettingError};
 use crate::records::RecordError;
+use crate::revocations::RevocationError;
 use crate::secrets::SecretError;
 
 /// Why a storehouse did not open, or a cache was not made or changed.
@@ -19,6 +20,9 @@ pub enum StorehouseError {
     /// A record is damaged.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// It is not known which tokens are void.
+    #[error(transparent)]
+    Revocation(#[from] RevocationError),
     /// A cache could not be looked into.
     #[error(transparent)]
     Cache(#[from] CacheError),

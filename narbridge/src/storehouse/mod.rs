@@ -15,12 +15,14 @@ pub use error::StorehouseError;
 
 use crate::cache::{Cache, CacheName};
 use crate::records::{CACHES, CacheRecord, RecordError, decode};
+use crate::revocations::Revocations;
 use crate::secrets::ServerKey;
 
 /// One store and the caches over it.
 pub struct Storehouse {
     store: Arc<Store>,
     key: ServerKey,
+    revocations: Arc<Revocations>,
     /// All of them, destroyed ones included.
     caches: RwLock<Caches>,
 }
@@ -32,7 +34,8 @@ impl Storehouse {
     pub fn open(dir: &Path, options: Options<'_>) -> Result<Self, StorehouseError> {
         let store = Store::open(dir, options)?;
         let key = ServerKey::load_or_make(&dir.join("server-key"))?;
-        let house = Self { store, key, caches: RwLock::default() };
+        let revocations = Arc::new(Revocations::open(store.clone())?);
+        let house = Self { store, key, revocations, caches: RwLock::default() };
         house.load_caches()?;
         Ok(house)
     }
@@ -45,6 +48,11 @@ impl Storehouse {
     /// The server's key.
     pub fn key(&self) -> &ServerKey {
         &self.key
+    }
+
+    /// The tokens that are void.
+    pub fn revocations(&self) -> &Arc<Revocations> {
+        &self.revocations
     }
 
     /// The cache of that name, unless it was destroyed.
