@@ -23,6 +23,7 @@
 //! What is not said otherwise is JSON. Errors are [`ErrorBody`], whatever the route.
 
 pub mod cache;
+pub mod duration;
 pub mod error;
 pub mod pattern;
 pub mod permission;

@@ -3,18 +3,19 @@
 mod clock;
 mod commands;
 mod data_dir;
-mod duration;
 mod failure;
 mod output;
 mod progress;
 mod prompt;
 mod remote;
+mod server_config;
 mod size;
 mod time;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use granary_api::duration;
 
 /// A storehouse for Nix store paths.
 #[derive(Parser)]

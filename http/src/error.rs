@@ -90,8 +90,12 @@ impl ApiError {
             Self::Timeout => {
                 (S::REQUEST_TIMEOUT, "Timeout", "the upload stopped for too long".to_owned())
             }
-            Self::Refused(refusal @ Refusal::Forbidden) => {
+            Self::Refused(refusal @ (Refusal::Forbidden | Refusal::NoGrant | Refusal::NotAll)) => {
                 (S::FORBIDDEN, "Forbidden", refusal.to_string())
+            }
+            // Nothing is wrong with the token as far as is known, and clients try again.
+            Self::Refused(refusal @ Refusal::NoKeys) => {
+                (S::SERVICE_UNAVAILABLE, "NoIssuerKeys", refusal.to_string())
             }
             Self::Refused(refusal) => (S::UNAUTHORIZED, "Unauthorized", refusal.to_string()),
             Self::Full => {

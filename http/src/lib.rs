@@ -19,7 +19,9 @@
 mod admission;
 mod auth;
 mod body;
+pub mod config;
 mod error;
+mod oidc;
 mod range;
 mod reply;
 mod routes;
@@ -31,7 +33,8 @@ use std::sync::Arc;
 use narbridge::Storehouse;
 use tokio::sync::Semaphore;
 
-pub use auth::Auth;
+pub use auth::{Auth, new_id};
+pub use oidc::{IssuerError, Issuers};
 pub use server::serve;
 
 /// Uploads that are taken in at the same time; more wait their turn. Each may hold some 10 MB (a

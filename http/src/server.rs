@@ -31,6 +31,8 @@ pub async fn serve(
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(READ_BUFFER);
     let graceful = GracefulShutdown::new();
+    // Ends with this function.
+    let _fresh_keys = app.auth.keep_keys_fresh();
     tokio::pin!(stop);
     loop {
         let stream = tokio::select! {

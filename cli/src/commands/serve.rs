@@ -9,10 +9,9 @@ use std::sync::Arc;
 use castore::Options;
 use castore::durable::write_file;
 use clap::Args;
-use granary_http::token::{Claims, Verifier};
-use granary_http::{App, Auth, Limits};
+use granary_http::token::{Claims, PURPOSE, Verifier};
+use granary_http::{App, Auth, Limits, new_id};
 use narbridge::cache::CacheSettings;
-use narbridge::secrets::random;
 use narbridge::{Cache, Storehouse};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,10 +19,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::data_dir::default_data_dir;
 use crate::failure::{Context, Failure};
 use crate::progress::OpenBar;
+use crate::server_config::ServerConfig;
 use crate::size::parse_size;
 
-/// What the secret that signs tokens is derived for.
-const TOKEN_PURPOSE: &str = "granary 2026 sign tokens with HS256";
 /// The cache that a new data directory has.
 const FIRST_CACHE: &str = "default";
 
@@ -36,6 +34,9 @@ pub struct Serve {
     /// Folder that holds everything [default: $XDG_STATE_HOME/granary]
     #[arg(long, value_name = "DIR", env = "GRANARY_DATA")]
     data: Option<PathBuf>,
+    /// Configuration: whose tokens to believe [default: config.toml in the data folder, if there]
+    #[arg(long, value_name = "FILE", env = "GRANARY_SERVER_CONFIG")]
+    config: Option<PathBuf>,
     /// Longest NAR to accept, uncompressed: bytes, or with KiB, MiB, GiB, TiB
     #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = parse_size)]
     max_nar_size: u64,
@@ -56,15 +57,19 @@ impl Serve {
             Some(dir) => dir,
             None => default_data_dir()?,
         };
+        let config = ServerConfig::load(self.config.as_deref(), &dir)?;
         let house = open(&dir)?;
-        let secret = house.key().derive(TOKEN_PURPOSE);
+        let secret = house.key().derive(PURPOSE);
+        let verifier = config.verifier(&secret, &dir)?;
         let cache = first_cache(&house)?;
-        leave_files(&dir, cache.as_deref(), &secret)?;
+        leave_root_token(&dir, &house, &secret)?;
+        leave_public_key(&dir, cache.as_deref())?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.context(|| "cannot start threads".to_owned())?;
         let house = Arc::new(house);
         let limits = Limits { max_nar_size: self.max_nar_size };
-        let app = App::new(house.clone(), Auth::new(Verifier::new(&secret)), limits);
+        let auth = Auth::new(&secret, verifier, house.revocations().clone());
+        let app = App::new(house.clone(), auth, limits);
         runtime.block_on(async {
             let listener = TcpListener::bind(self.listen).await.context(|| {
                 format!("cannot listen on {}: choose another address with --listen", self.listen)
@@ -114,27 +119,40 @@ fn first_cache(house: &Storehouse) -> Result<Option<Arc<Cache>>, Failure> {
     house.create_cache(&name, &settings, None).map(Some).context(context)
 }
 
-/// Leaves the root token and the public key as files, for scripts.
-fn leave_files(dir: &Path, cache: Option<&Cache>, secret: &[u8]) -> Result<(), Failure> {
+/// Leaves a token that may do everything as a file, for scripts. One that has been revoked gives
+/// way to another.
+fn leave_root_token(dir: &Path, house: &Storehouse, secret: &[u8]) -> Result<(), Failure> {
     let path = dir.join("root-token");
-    let valid = fs::read_to_string(&path)
-        .is_ok_and(|token| Verifier::new(secret).verify(token.trim()).is_ok());
-    if !valid {
-        let context = || format!("cannot write {}", path.display());
-        let id: [u8; 16] = random().context(context)?;
-        let claims = Claims::root(format!("{:032x}", u128::from_be_bytes(id)));
-        let token = granary_http::token::sign(secret, &claims).context(context)?;
-        write_file(&path, format!("{token}\n").as_bytes(), 0o600).context(context)?;
+    let revoked = house.revocations();
+    let is_valid = |token: String| {
+        let token = Verifier::new(secret).verify_offline(token.trim());
+        token.is_ok_and(|token| {
+            let Claims { id, subject, issued, .. } = &token.claims;
+            !revoked.is_revoked(id.as_deref(), subject, *issued)
+        })
+    };
+    if fs::read_to_string(&path).is_ok_and(is_valid) {
+        return Ok(());
     }
+    let context = || format!("cannot write {}", path.display());
+    let mut claims = Claims::root(new_id().context(context)?);
+    // The second in which root's tokens were revoked may not be over yet.
+    let void = revoked.subject(&claims.subject).map(|until| until + 1);
+    claims.issued = claims.issued.max(void);
+    let token = granary_http::token::sign(secret, &claims).context(context)?;
+    write_file(&path, format!("{token}\n").as_bytes(), 0o600).context(context)
+}
+
+/// Leaves the public keys of a cache as a file, for scripts.
+fn leave_public_key(dir: &Path, cache: Option<&Cache>) -> Result<(), Failure> {
     let Some(cache) = cache else { return Ok(()) };
     let path = dir.join("public-key");
     let keys: Vec<String> = cache.public_keys().map(|key| key.to_string()).collect();
     let text = format!("{}\n", keys.join("\n"));
-    if fs::read_to_string(&path).ok().as_deref() != Some(&text) {
-        write_file(&path, text.as_bytes(), 0o644)
-            .context(|| format!("cannot write {}", path.display()))?;
+    if fs::read_to_string(&path).ok().as_deref() == Some(&text) {
+        return Ok(());
     }
-    Ok(())
+    write_file(&path, text.as_bytes(), 0o644).context(|| format!("cannot write {}", path.display()))
 }
 
 /// Prints the lines to paste.

@@ -45,7 +45,7 @@ pub(super) async fn answer(app: Arc<App>, request: Request) -> Response {
 async fn route(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let (method, uri, headers) = (parts.method, parts.uri, parts.headers);
-    let caller = app.auth.caller(&headers);
+    let caller = app.auth.caller(&headers).await;
     let path = uri.path().strip_prefix(granary_api::PREFIX).unwrap_or_default().to_owned();
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     let call = Call { app, caller, method, uri, headers, body };

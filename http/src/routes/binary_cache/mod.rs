@@ -63,7 +63,7 @@ struct Call {
 pub(super) async fn answer(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let (method, headers) = (parts.method, parts.headers);
-    match admit(&app, &method, parts.uri.path(), &headers) {
+    match admit(&app, &method, parts.uri.path(), &headers).await {
         Ok((cache, resource)) => {
             dispatch(Call { app, cache, method, headers, body }, resource).await
         }
@@ -75,7 +75,7 @@ pub(super) async fn answer(app: Arc<App>, request: Request) -> Result<Response, 
 }
 
 /// Decides from the head of a request alone whether it is let in.
-fn admit(
+async fn admit(
     app: &App,
     method: &Method,
     path: &str,
@@ -98,7 +98,7 @@ fn admit(
         (true, _) => Right::Read,
         (false, _) => Right::To(Permission::Push),
     };
-    let cache = admission::admit(app, &app.auth.caller(headers), name, right)?;
+    let cache = admission::admit(app, &app.auth.caller(headers).await, name, right)?;
     Ok((cache, resource.ok_or(ApiError::NotFound)?))
 }
 
