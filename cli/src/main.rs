@@ -46,6 +46,9 @@ enum Command {
     Unuse(commands::use_cache::Unuse),
     /// Look for what keeps this machine's Nix from a server or a cache, and say what to do
     Doctor(commands::doctor::Doctor),
+    /// Make, show and revoke tokens
+    #[command(subcommand)]
+    Token(commands::token::Token),
     /// Make, unpack and look into NARs
     #[command(subcommand)]
     Nar(commands::nar::Nar),
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Command::Use(use_cache) => use_cache.run(),
         Command::Unuse(unuse) => unuse.run(),
         Command::Doctor(doctor) => doctor.run(),
+        Command::Token(token) => token.run(),
         Command::Nar(nar) => nar.run(),
         Command::Store(store) => store.run(),
         Command::Completions(completions) => completions.run(Cli::command()),

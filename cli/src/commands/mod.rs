@@ -10,5 +10,6 @@ pub mod nar;
 pub mod push;
 pub mod serve;
 pub mod store;
+pub mod token;
 pub mod use_cache;
 pub mod whoami;
