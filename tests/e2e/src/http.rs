@@ -134,6 +134,17 @@ impl Http {
         self.try_put(path, body).unwrap_or_else(|error| panic!("PUT {path}: {error}"))
     }
 
+    /// POST `body`, which is JSON, to `path`.
+    pub fn post(&self, path: &str, body: &str) -> Answer {
+        let mut request =
+            self.agent.post(self.url(path)).header("content-type", "application/json");
+        if let Some(authorization) = &self.authorization {
+            request = request.header("authorization", authorization);
+        }
+        let answer = request.send(body).and_then(|response| self.read(response));
+        answer.unwrap_or_else(|error| panic!("POST {path}: {error}"))
+    }
+
     /// PUT `path` with curl, as Nix does: it asks before it sends much, and listens while it
     /// sends, so that it hears a refusal of a body that the server does not want to the end.
     /// The status and the body of the answer.
