@@ -39,6 +39,8 @@ mod tests {
             ("*-ci", "a-b-ci", true),
             ("a*b*c", "a-b-b-c", true),
             ("a*b*c", "a-c-b", false),
+            ("org/*", "org/repo", true),
+            ("org/*", "org-of-mallory/repo", false),
             ("", "", true),
             ("", "a", false),
         ] {

@@ -1,10 +1,11 @@
 //! From what an identity token claims to what it permits.
 
+use granary_api::pattern::matches;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::config::OidcConfig;
-use crate::token::{Claims, Date, Grants, OneOrMany, Refusal, matches};
+use crate::token::{Claims, Date, Grants, OneOrMany, Refusal};
 
 /// The claims of an identity token that mean the same everywhere.
 #[derive(Deserialize)]

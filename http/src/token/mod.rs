@@ -21,7 +21,6 @@ pub use refusal::Refusal;
 pub use verifier::{Bound, Verified, Verifier};
 
 pub(crate) use claims::{Date, OneOrMany};
-pub(crate) use grants::matches;
 pub(crate) use verifier::choose;
 
 /// What the server's secret for its own tokens is derived for.
