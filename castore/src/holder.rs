@@ -53,14 +53,15 @@ impl Claims {
         Self { holder: Some(holder), new: HashSet::new() }
     }
 
-    /// Adds the claim to a chunk, unless it is there.
-    pub fn add(&mut self, store: &Store, chunk: &Digest) -> Result<(), StoreError> {
-        let Some(holder) = self.holder else { return Ok(()) };
+    /// Adds the claim to a chunk, unless it is there. Whether it was.
+    pub fn add(&mut self, store: &Store, chunk: &Digest) -> Result<bool, StoreError> {
+        let Some(holder) = self.holder else { return Ok(false) };
         let claim = holder.claim(chunk);
-        if !self.new.contains(&claim) && store.locate(Kind::Claim, &claim)?.is_none() {
-            self.new.insert(claim);
+        if self.new.contains(&claim) || store.locate(Kind::Claim, &claim)?.is_some() {
+            return Ok(true);
         }
-        Ok(())
+        self.new.insert(claim);
+        Ok(false)
     }
 
     /// How long the records will be.

@@ -74,6 +74,9 @@ pub struct Uploaded {
     pub plain: u64,
     /// Bytes that were new and have been stored.
     pub stored: u64,
+    /// Plain bytes to which the holder had claims when they came. Unlike `stored` this tells the
+    /// holder nothing about anybody else.
+    pub known: u64,
 }
 
 struct OpenFile {
@@ -116,6 +119,7 @@ pub struct Upload {
     encoder: Option<FrameEncoder>,
     plain: u64,
     stored: u64,
+    known: u64,
 }
 
 impl Upload {
@@ -134,6 +138,7 @@ impl Upload {
             encoder: None,
             plain: 0,
             stored: 0,
+            known: 0,
         }
     }
 
@@ -227,19 +232,21 @@ impl Upload {
 
     /// Takes a short file in; returns its digest.
     fn add_whole(&mut self, plain: Bytes) -> Result<Digest, UploadError> {
-        let blob = Digest::of(&plain);
+        let (blob, size) = (Digest::of(&plain), plain.len() as u64);
         if plain.is_empty() || self.underway.contains(&blob) || self.tree.has_list(&blob) {
+            // It came before in this very tree.
+            self.known += size;
             return Ok(blob);
         }
         if self.store.locate(Kind::Chunk, &blob)?.is_some() {
-            self.claims.add(&self.store, &blob)?;
+            self.claim(&blob, size)?;
             return Ok(blob);
         }
         if plain.len() > MIN_CHUNK
             && let Some(list) = self.store.chunk_list(&blob)?
         {
             for chunk in &list.chunks {
-                self.claims.add(&self.store, &chunk.digest)?;
+                self.claim(&chunk.digest, chunk.size.into())?;
             }
             self.tree.set_list(blob, Digest::of(&list.encode()));
             return Ok(blob);
@@ -256,7 +263,6 @@ impl Upload {
             self.add_chunk(Some(blob), chunk)?;
             return Ok(blob);
         }
-        let size = chunks.iter().map(|chunk| chunk.len() as u64).sum();
         self.owed_after_batch(Owed::ListStart)?;
         for chunk in chunks {
             self.add_chunk(None, chunk)?;
@@ -316,14 +322,21 @@ impl Upload {
             let chunk = |&(digest, size)| ChunkRef { digest, size, patches: Vec::new() };
             list.chunks.extend(encoded.chunks.iter().map(chunk));
         }
-        for (digest, _) in &encoded.chunks {
-            self.claims.add(&self.store, digest)?;
+        for (digest, size) in &encoded.chunks {
+            self.claim(digest, (*size).into())?;
         }
         let base = self.run.bytes.len() as u64;
         self.run.bytes.extend_from_slice(&encoded.run.bytes);
         let rows = encoded.run.rows.iter().map(|row| Row { offset: base + row.offset, ..*row });
         self.run.rows.extend(rows);
         if self.run.bytes.len() + self.claims.bytes() >= RUN { self.flush() } else { Ok(()) }
+    }
+
+    fn claim(&mut self, chunk: &Digest, size: u64) -> Result<(), StoreError> {
+        if self.claims.add(&self.store, chunk)? {
+            self.known += size;
+        }
+        Ok(())
     }
 
     fn end_list(&mut self, blob: Digest, size: u64) -> Result<(), UploadError> {
@@ -375,6 +388,7 @@ impl Upload {
         let tree = Digest::of(&bytes);
         self.add_record(Kind::Tree, tree, &bytes)?;
         self.flush()?;
-        Ok(Uploaded { root, tree, plain: self.plain, stored: self.stored })
+        let Self { plain, stored, known, .. } = self;
+        Ok(Uploaded { root, tree, plain, stored, known })
     }
 }

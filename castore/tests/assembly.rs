@@ -110,12 +110,15 @@ fn what_a_nar_brings_is_claimed_as_well() {
     let data = noise(3, 700_000);
     let blob = blob(&data);
     let (tree, lists) = tree_of(&blob);
-    // The second holder's upload stores nothing, and claims all the same.
-    for holder in [Holder::named(b"first"), Holder::named(b"second")] {
+    // The second holder's upload stores nothing, and claims all the same; it learns of no more than
+    // what it brought itself.
+    let (first, second) = (Holder::named(b"first"), Holder::named(b"second"));
+    for (holder, known) in [(first, 0), (second, 0), (first, blob.size), (second, blob.size)] {
         let mut upload = store.upload().held_by(holder);
         upload.start_file(b"", false, blob.size).unwrap();
         upload.write(&data).unwrap();
-        assert_eq!(upload.finish().unwrap().tree, Digest::of(&tree));
+        let uploaded = upload.finish().unwrap();
+        assert_eq!((uploaded.tree, uploaded.known), (Digest::of(&tree), known));
         let assembly = store.assemble(tree.clone(), lists.clone()).unwrap();
         assert_eq!(assembly.missing(&[holder]).unwrap(), []);
     }
