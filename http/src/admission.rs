@@ -8,10 +8,15 @@ use std::sync::Arc;
 
 use granary_api::Permission;
 use narbridge::Cache;
+use narbridge::cache::Pusher;
 
 use crate::App;
 use crate::auth::Caller;
 use crate::error::ApiError;
+
+/// The most caches besides the one pushed to whose chunks count as being there. Each costs a lookup
+/// per chunk.
+const MAX_OTHER_CACHES: usize = 8;
 
 /// What a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,4 +69,24 @@ pub(crate) fn admit(
         Right::To(permission) => caller.require(permission, name)?,
     }
     cache.ok_or_else(|| ApiError::NoSuchCache(name.to_owned()))
+}
+
+/// The cache of that name, for a caller who may push to it, and what the caller may know of.
+pub(crate) fn admit_pusher(
+    app: &App,
+    caller: &Caller,
+    name: &str,
+) -> Result<(Arc<Cache>, Pusher), ApiError> {
+    let cache = admit(app, caller, name, Right::To(Permission::Push))?;
+    let subject = caller.subject().unwrap_or_default().to_owned();
+    let reads = cache.is_public() || caller.may(Permission::Pull, name);
+    let intake = if reads { cache.holder() } else { cache.holder_for(&subject) };
+    let mut holders = vec![intake];
+    let others = app.house.caches().into_iter().filter(|other| {
+        let other_name = other.name().as_str();
+        let live = other.destroyed().is_none() && other_name != name;
+        live && (other.is_public() || caller.may(Permission::Pull, other_name))
+    });
+    holders.extend(others.take(MAX_OTHER_CACHES).map(|other| other.holder()));
+    Ok((cache, Pusher { holders, intake, subject, reads }))
 }

@@ -10,6 +10,7 @@ mod publish;
 mod push;
 mod rendered;
 mod settings;
+mod whole;
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ pub use nars::{NarFile, NarName, NarUploadError, UploadedNar};
 pub use publish::PublishError;
 pub use push::{PushError, PushOutcome, Pusher};
 pub use settings::{CacheChanges, CacheSettings, SettingError, UpstreamKey};
+pub use whole::{PublishNarError, PublishedNar};
 
 use crate::nar::{NarError, ZstdPlan};
 use crate::records::{CacheRecord, PathRecord, RecordError};

@@ -56,16 +56,18 @@ impl Cache {
         let nar = self.check_nar(&narinfo)?;
         self.check_content_address(&narinfo, nar.nar_hash)?;
 
-        self.record(&narinfo, &nar, "")
+        self.record(&narinfo, &nar, "")?;
+        Ok(())
     }
 
     /// Makes what `info` says of a path durable and visible. It has been held against the NAR.
+    /// Returns the length of the NAR as it is served.
     pub(super) fn record(
         &self,
         info: &NarInfo<'_>,
         nar: &UploadedNar,
         uploader: &str,
-    ) -> Result<(), PublishError> {
+    ) -> Result<u64, PublishError> {
         let hash = info.store_path.hash();
         let mut record = PathRecord {
             name: info.store_path.name().to_owned(),
@@ -108,7 +110,7 @@ impl Cache {
             }
         }
         self.forget_narinfo(hash);
-        Ok(())
+        Ok(record.file_size)
     }
 
     /// Finds the NAR that the narinfo is about, and holds each of its claims against it.

@@ -38,6 +38,20 @@ impl Storehouse {
         })
     }
 
+    /// Puts a key pair, this one or a new one, in the place of all that a cache has. They do not
+    /// sign any more.
+    pub fn replace_keys(
+        &self,
+        name: &CacheName,
+        key: Option<SigningKey>,
+    ) -> Result<Arc<Cache>, StorehouseError> {
+        let key = self.seal_key(name, key)?;
+        self.change_cache(name, |record| {
+            record.keys = vec![key.clone()];
+            Ok(())
+        })
+    }
+
     /// Lets a key sign for so many seconds more; with 0 it is removed.
     pub fn retire_key(
         &self,

@@ -10,7 +10,6 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use castore::Digest;
 use futures_util::Stream;
-use granary_api::Permission;
 use granary_api::push::{
     MAX_BODY, MAX_INLINE_MANIFEST, Manifest, Missing, MissingPaths, Outcome, PathOutcome,
     PublishPath,
@@ -23,16 +22,12 @@ use prost::Message;
 use tokio::sync::mpsc;
 
 use super::{Call, caches};
-use crate::admission::{Right, admit as admit_to};
+use crate::admission::admit_pusher;
 use crate::body::{blocking, read_small, with_body};
 use crate::error::ApiError;
 use crate::reply;
 
 const OCTETS: &str = "application/octet-stream";
-
-/// The most caches besides the one pushed to whose chunks count as being there. Each costs a lookup
-/// per chunk.
-const MAX_OTHER_CACHES: usize = 8;
 
 /// The longest bodies of `missing` and `paths`, the latter as it comes and decompressed. They are
 /// held in memory; whoever has more to say says it in several requests.
@@ -59,18 +54,8 @@ fn admit(call: &Call, cache: &str) -> Result<Admitted, ApiError> {
     if call.method != Method::POST {
         return Err(ApiError::Method("POST"));
     }
-    let found = admit_to(&call.app, &call.caller, cache, Right::To(Permission::Push))?;
-    let subject = call.caller.subject().unwrap_or_default().to_owned();
-    let reads = found.is_public() || call.caller.may(Permission::Pull, cache);
-    let intake = if reads { found.holder() } else { found.holder_for(&subject) };
-    let mut holders = vec![intake];
-    let others = call.app.house.caches().into_iter().filter(|other| {
-        let name = other.name().as_str();
-        let live = other.destroyed().is_none() && name != cache;
-        live && (other.is_public() || call.caller.may(Permission::Pull, name))
-    });
-    holders.extend(others.take(MAX_OTHER_CACHES).map(|other| other.holder()));
-    Ok(Admitted { cache: found, pusher: Pusher { holders, intake, subject, reads } })
+    let (cache, pusher) = admit_pusher(&call.app, &call.caller, cache)?;
+    Ok(Admitted { cache, pusher })
 }
 
 /// `missing`
