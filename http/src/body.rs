@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::{Buf, Bytes};
+use futures_util::StreamExt;
 use http_body_util::BodyExt;
 use narbridge::nar::{NarBody, NarError, TryWindow};
 use tokio::sync::mpsc;
@@ -106,14 +107,38 @@ async fn drain(mut body: Body) {
     .await;
 }
 
+fn unread(error: io::Error) -> ApiError {
+    match error.kind() {
+        io::ErrorKind::TimedOut => ApiError::Timeout,
+        _ => ApiError::BadRequest(format!("the upload could not be read: {error}")),
+    }
+}
+
+/// Reads the first `length` bytes of a body, and leaves the rest in it.
+pub(crate) async fn read_prefix(body: &mut Body, length: usize) -> Result<Vec<u8>, ApiError> {
+    let mut out = Vec::new();
+    while out.len() < length {
+        let Some(piece) = next_piece(body).await else {
+            let text = format!("the body ends after {} of {length} bytes", out.len());
+            return Err(ApiError::BadRequest(text));
+        };
+        let mut piece = piece.map_err(unread)?;
+        let rest = piece.split_off(piece.len().min(length - out.len()));
+        out.extend_from_slice(&piece);
+        if !rest.is_empty() {
+            let later = std::mem::take(body).into_data_stream();
+            let first = futures_util::stream::once(async { Ok::<_, axum::Error>(rest) });
+            *body = Body::from_stream(first.chain(later));
+        }
+    }
+    Ok(out)
+}
+
 /// Reads a body of at most `limit` bytes whole.
 pub(crate) async fn read_small(mut body: Body, limit: usize) -> Result<Vec<u8>, ApiError> {
     let mut out = Vec::new();
     while let Some(piece) = next_piece(&mut body).await {
-        let piece = piece.map_err(|error| match error.kind() {
-            io::ErrorKind::TimedOut => ApiError::Timeout,
-            _ => ApiError::BadRequest(format!("the upload could not be read: {error}")),
-        })?;
+        let piece = piece.map_err(unread)?;
         if out.len() + piece.len() > limit {
             drain(body).await;
             return Err(ApiError::TooLarge(format!("the body is longer than {limit} bytes")));

@@ -10,7 +10,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use castore::{IntakeError, StoreError, UploadError};
 use granary_api::ErrorBody;
-use narbridge::cache::{NarUploadError, PublishError};
+use narbridge::cache::{NarUploadError, PublishError, PublishNarError};
 use narbridge::ingest::IngestError;
 use narbridge::nar::NarError;
 use narbridge::{CacheError, StorehouseError};
@@ -111,8 +111,17 @@ impl ApiError {
 
     /// The answer of an API route.
     pub(crate) fn into_json(self) -> Response {
+        self.into_json_as(|status, kind| (status, kind))
+    }
+
+    /// The same for clients that know errors by other codes and kinds.
+    pub(crate) fn into_json_as(
+        self,
+        known: impl FnOnce(StatusCode, &'static str) -> (StatusCode, &'static str),
+    ) -> Response {
         let allowed = self.allowed();
         let (status, kind, message) = self.row();
+        let (status, kind) = known(status, kind);
         let body = ErrorBody { code: status.as_u16(), error: kind.to_owned(), message };
         complete(reply::json(status, &body), allowed)
     }
@@ -218,6 +227,16 @@ impl From<PublishError> for ApiError {
         match error {
             PublishError::Cache(error) => error.into(),
             error => Self::BadRequest(error.to_string()),
+        }
+    }
+}
+
+impl From<PublishNarError> for ApiError {
+    fn from(error: PublishNarError) -> Self {
+        match error {
+            PublishNarError::Ingest(error) => error.into(),
+            PublishNarError::Publish(error) => error.into(),
+            error => Self::internal(&error),
         }
     }
 }

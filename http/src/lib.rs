@@ -9,6 +9,7 @@
 //! /<cache>/log/<derivation>           GET HEAD PUT, and likewise
 //!          debuginfo/…  realisations/…  build-trace-v2/…
 //! /_granary/v1/…                      Granary's own API, see granary-api
+//! /_api/v1/…                          Attic's API, for its clients
 //! ```
 //!
 //! Public caches can be read by all; everything else wants a token, as Bearer or as the Basic

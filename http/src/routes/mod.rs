@@ -1,6 +1,7 @@
 //! From a request to its handler.
 
 mod api;
+mod attic;
 mod binary_cache;
 
 use std::sync::Arc;
@@ -22,6 +23,8 @@ pub(crate) async fn answer(app: Arc<App>, request: Request) -> Response {
         Ok(front(request.method()))
     } else if is_api(path) {
         Ok(api::answer(app, request).await)
+    } else if attic::is_route(path) {
+        Ok(attic::answer(app, request).await)
     } else {
         binary_cache::answer(app, request).await
     };

@@ -63,7 +63,7 @@ async fn create(call: Call, name: &str) -> Result<Response, ApiError> {
         upstream_keys: upstream_keys(wanted.upstream_keys)?.unwrap_or(usual.upstream_keys),
         retention: wanted.retention,
     };
-    let key = keys::signing_key(wanted.signing_key)?;
+    let key = keys::signing_key("signing_key", wanted.signing_key)?;
     let house = call.app.house.clone();
     let cache = blocking(move || house.create_cache(&name, &settings, key)).await?;
     Ok(reply::json(StatusCode::CREATED, &info(&cache, &call.caller)))
@@ -134,15 +134,15 @@ pub(super) fn info(cache: &Cache, caller: &Caller) -> CacheInfo {
 }
 
 /// A text that cannot name a cache is the name of none.
-pub(super) fn known_name(name: &str) -> Result<CacheName, ApiError> {
+pub(in crate::routes) fn known_name(name: &str) -> Result<CacheName, ApiError> {
     name.parse().map_err(|_| ApiError::NoSuchCache(name.to_owned()))
 }
 
-pub(super) fn bad(error: SettingError) -> ApiError {
+pub(in crate::routes) fn bad(error: SettingError) -> ApiError {
     ApiError::BadRequest(error.to_string())
 }
 
-fn store_dir(text: Option<String>) -> Result<Option<StoreDir>, ApiError> {
+pub(in crate::routes) fn store_dir(text: Option<String>) -> Result<Option<StoreDir>, ApiError> {
     let parse =
         |text: String| text.parse().map_err(|error| bad(SettingError::new("store_dir", error)));
     text.map(parse).transpose()

@@ -11,7 +11,7 @@ use crate::routes::read_decoded;
 const MAX_JSON: usize = 1024 * 1024;
 
 /// Reads an object of which every field may be absent, and so may all of it.
-pub(super) async fn read<T: DeserializeOwned>(
+pub(in crate::routes) async fn read<T: DeserializeOwned>(
     headers: &HeaderMap,
     body: axum::body::Body,
 ) -> Result<T, ApiError> {

@@ -31,7 +31,7 @@ async fn add(call: Call, cache: &str) -> Result<Response, ApiError> {
     call.caller.require(Permission::Configure, cache)?;
     let wanted: AddKey = json::read(&call.headers, call.body).await?;
     let name = known_name(cache)?;
-    let key = signing_key(wanted.signing_key)?;
+    let key = signing_key("signing_key", wanted.signing_key)?;
     let house = call.app.house.clone();
     let added = blocking(move || house.add_key(&name, key, wanted.retire_others_after)).await?;
     Ok(reply::json(StatusCode::CREATED, &list(&added)))
@@ -61,8 +61,11 @@ fn list(cache: &Cache) -> KeyList {
     KeyList { keys: keys.collect() }
 }
 
-/// Reads a secret key. Nothing of it is repeated when it is wrong.
-pub(super) fn signing_key(text: Option<String>) -> Result<Option<SigningKey>, ApiError> {
+/// Reads the secret key in a field. Nothing of it is repeated when it is wrong.
+pub(in crate::routes) fn signing_key(
+    field: &'static str,
+    text: Option<String>,
+) -> Result<Option<SigningKey>, ApiError> {
     let parse = |text: String| {
         text.parse().map_err(|error| {
             let why = match error {
@@ -70,7 +73,7 @@ pub(super) fn signing_key(text: Option<String>) -> Result<Option<SigningKey>, Ap
                 error => error.to_string(),
             };
             let wanted = "the file that `nix-store --generate-binary-cache-key` makes is wanted";
-            bad(SettingError::new("signing_key", format!("{why}; {wanted}")))
+            bad(SettingError::new(field, format!("{why}; {wanted}")))
         })
     };
     text.map(parse).transpose()

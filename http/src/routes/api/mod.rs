@@ -1,9 +1,9 @@
 //! Granary's own API, see `granary_api`. One file per kind of resource.
 
-mod caches;
+pub(super) mod caches;
 mod identity;
-mod json;
-mod keys;
+pub(super) mod json;
+pub(super) mod keys;
 mod push;
 
 use std::sync::Arc;
