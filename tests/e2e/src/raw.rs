@@ -39,18 +39,35 @@ pub fn request(
     token: Option<&str>,
     body: &[u8],
 ) -> RawAnswer {
+    request_with(origin, method, path, token, "", body)
+}
+
+/// The same with more headers, each with its line end.
+pub fn request_with(
+    origin: &str,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+    headers: &str,
+    body: &[u8],
+) -> RawAnswer {
     let authority = origin.trim_start_matches("http://");
-    let address: SocketAddr = authority.parse().expect("an address");
-    let mut stream = TcpStream::connect(address).expect("the server listens");
-    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
     let authorization =
         token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\
-         Content-Length: {}\r\n{authorization}\r\n",
+         Content-Length: {}\r\n{authorization}{headers}\r\n",
         body.len()
     );
-    stream.write_all(&[head.as_bytes(), body].concat()).expect("the request is taken");
+    send(origin, &[head.as_bytes(), body].concat())
+}
+
+/// Sends these bytes, which must ask for the connection to be closed.
+pub fn send(origin: &str, request: &[u8]) -> RawAnswer {
+    let address: SocketAddr = origin.trim_start_matches("http://").parse().expect("an address");
+    let mut stream = TcpStream::connect(address).expect("the server listens");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+    stream.write_all(request).expect("the request is taken");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("an answer");
     let answer = String::from_utf8_lossy(&answer);

@@ -120,9 +120,38 @@ const TABLE: &[Row] = &[
     ("POST",   "{api}/caches/{cache}/chunks",     "", Finds::Nothing, Having("push"), Having("push"), Status(404)),
     ("POST",   "{api}/caches/{cache}/paths",      "", Finds::Path, Having("push"), Having("push"), Entry),
     ("POST",   "{api}/caches/{cache}/paths",      "", Finds::Nothing, Having("push"), Having("push"), Status(404)),
+
+    ("GET",    "/{cache}/attic-cache-info",       "", Finds::Path, Everybody, Any, Status(200)),
+    ("GET",    "{attic}/cache-config/{cache}",    "", Finds::Path, Everybody, Any, Status(200)),
+    ("HEAD",   "{attic}/cache-config/{cache}",    "", Finds::Path, Everybody, Any, Status(200)),
+    ("GET",    "{attic}/cache-config/{cache}",    "", Finds::Nothing, Any, Any, Status(404)),
+    ("GET",    "{attic}/cache-config/{cache}",    "", Finds::Destroyed, Any, Any, Status(404)),
+    ("POST",   "{attic}/cache-config/{cache}",    r#"{"keypair":"Generate"}"#, Finds::Nothing, Having("create"), Having("create"), Status(200)),
+    ("POST",   "{attic}/cache-config/{cache}",    r#"{"keypair":"Generate"}"#, Finds::Path, Having("create"), Having("create"), Status(400)),
+    ("PATCH",  "{attic}/cache-config/{cache}",    r#"{"priority":30}"#, Finds::Cache, Having("configure"), Having("configure"), Status(200)),
+    ("PATCH",  "{attic}/cache-config/{cache}",    r#"{"keypair":"Generate","retention_period":"Global"}"#,
+                                                      Finds::Cache, Having("configure"), Having("configure"), Status(200)),
+    ("PATCH",  "{attic}/cache-config/{cache}",    r#"{"retention_period":{"Period":60}}"#,
+                                                      Finds::Cache, Having("configure-retention"), Having("configure-retention"), Status(200)),
+    ("PATCH",  "{attic}/cache-config/{cache}",    r#"{"is_public":true,"retention_period":{"Period":60}}"#,
+                                                      Finds::Cache, Both("configure", "configure-retention"), Both("configure", "configure-retention"), Status(200)),
+    ("PATCH",  "{attic}/cache-config/{cache}",    r#"{"priority":30}"#, Finds::Destroyed, Having("configure"), Having("configure"), Status(404)),
+    ("DELETE", "{attic}/cache-config/{cache}",    "", Finds::Cache, Having("destroy"), Having("destroy"), Status(200)),
+    ("DELETE", "{attic}/cache-config/{cache}",    "", Finds::Nothing, Having("destroy"), Having("destroy"), Status(404)),
+    ("POST",   "{attic}/get-missing-paths",       r#"{"cache":"{cache}","store_path_hashes":[]}"#,
+                                                      Finds::Path, Having("push"), Having("push"), Status(200)),
+    ("POST",   "{attic}/get-missing-paths",       r#"{"cache":"{cache}","store_path_hashes":[]}"#,
+                                                      Finds::Nothing, Having("push"), Having("push"), Status(404)),
+    ("PUT",    "{attic}/upload-path",             UPLOAD, Finds::Path, Having("push"), Having("push"), Status(200)),
+    ("PUT",    "{attic}/upload-path",             UPLOAD, Finds::Nothing, Having("push"), Having("push"), Status(404)),
+    ("PUT",    "{attic}/upload-path",             UPLOAD, Finds::Destroyed, Having("push"), Having("push"), Status(404)),
 ];
 
+/// The NAR follows. Attic's clients say how long this is in a header, which [`World::ask`] adds.
+const UPLOAD: &str = r#"{"cache":"{cache}","store_path_hash":"{hash}","store_path":"/nix/store/{hash}-e2e","references":[],"sigs":[],"nar_hash":"{nar hash}","nar_size":{nar size}}"#;
+
 const API: &str = "/_granary/v1";
+const ATTIC: &str = "/_api/v1";
 
 impl Who {
     fn lets_in(self, permissions: &[&str]) -> bool {
@@ -194,10 +223,16 @@ impl World {
     fn ask(&self, method: &str, path: &str, token: Option<&str>, body: &[u8]) -> RawAnswer {
         let path = path
             .replace("{api}", API)
+            .replace("{attic}", ATTIC)
             .replace("{hash}", &self.upload.hash_part)
             .replace("{none}", &self.none)
             .replace("{nar}", &self.upload.info.url);
-        raw::request(&self.server.origin(), method, &path, token, body)
+        let preamble = body.iter().position(|byte| *byte == b'}').map_or(0, |end| end + 1);
+        let headers = match path == format!("{ATTIC}/upload-path") {
+            true => format!("X-Attic-Nar-Info-Preamble-Size: {preamble}\r\n"),
+            false => String::new(),
+        };
+        raw::request_with(&self.server.origin(), method, &path, token, &headers, body)
     }
 
     fn owner(&self, method: &str, path: &str, body: &str) -> RawAnswer {
@@ -241,10 +276,18 @@ impl World {
         cache
     }
 
-    fn body(&self, body: &str) -> Vec<u8> {
-        match body {
-            "{narinfo}" => self.upload.info.to_text().into_bytes(),
+    fn body(&self, body: &str, cache: &str) -> Vec<u8> {
+        let info = &self.upload.info;
+        let body = body.replace("{cache}", cache);
+        match &body[..] {
+            "{narinfo}" => info.to_text().into_bytes(),
             "{body}" => self.upload.body.clone(),
+            text if text.contains("{nar size}") => {
+                let text = text.replace("{hash}", &self.upload.hash_part);
+                let text = text.replace("{nar hash}", &info.nar_hash);
+                let text = text.replace("{nar size}", &info.nar_size.to_string());
+                [text.as_bytes(), &self.upload.body].concat()
+            }
             text => text.as_bytes().to_vec(),
         }
     }
@@ -264,7 +307,8 @@ fn every_endpoint_lets_in_whom_the_table_says() {
                 let cache = world.arrange(finds, public);
                 let asker = askers(&world.server, &cache).swap_remove(number);
                 let target = path.replace("{cache}", &cache);
-                let answer = world.ask(method, &target, asker.token.as_deref(), &world.body(body));
+                let answer =
+                    world.ask(method, &target, asker.token.as_deref(), &world.body(body, &cache));
                 let right = match (who.lets_in(&asker.permissions), then) {
                     (true, Status(status)) => answer.status == status,
                     (true, Entry) => ![401, 403].contains(&answer.status) && answer.status < 500,
@@ -299,6 +343,7 @@ fn the_unauthorised_cannot_tell_what_there_is() {
     let api =
         ["", "/keys", "/keys/k", "/missing", "/chunks/missing", "/chunks", "/paths", "/restore"];
     let api: Vec<String> = api.map(|path| format!("{{api}}/caches/{{cache}}{path}")).to_vec();
+    let attic = ["{attic}/cache-config/{cache}", "/{cache}/attic-cache-info"].map(str::to_owned);
     // All caches and paths of a group are answered alike.
     let groups: Vec<(&str, Vec<String>)> = ["GET", "HEAD", "PUT"]
         .into_iter()
@@ -307,13 +352,25 @@ fn the_unauthorised_cannot_tell_what_there_is() {
         .chain(["GET", "HEAD"].map(|method| (method, api[..2].to_vec())))
         .chain([("DELETE", api[2..3].to_vec())])
         .chain([("POST", [&api[1..2], &api[3..]].concat())])
+        .chain(["GET", "HEAD"].map(|method| (method, attic.to_vec())))
+        .chain(["POST", "PATCH", "DELETE"].map(|method| (method, attic[..1].to_vec())))
+        .chain([("POST", vec!["{attic}/get-missing-paths".to_owned()])])
+        .chain([("PUT", vec!["{attic}/upload-path".to_owned()])])
         .collect();
     for asker in strangers(&world.server, "*") {
         for (method, paths) in &groups {
             let mut answers = BTreeSet::new();
             for (cache, path) in caches.iter().flat_map(|c| paths.iter().map(move |p| (c, p))) {
                 let path = path.replace("{cache}", cache);
-                let answer = world.ask(method, &path, asker.token.as_deref(), b"{}");
+                let body = match &path[..] {
+                    "{attic}/get-missing-paths" => {
+                        r#"{"cache":"{cache}","store_path_hashes":["x"]}"#
+                    }
+                    "{attic}/upload-path" => UPLOAD,
+                    _ => "{}",
+                };
+                let body = world.body(body, cache);
+                let answer = world.ask(method, &path, asker.token.as_deref(), &body);
                 let expected = if asker.good { 403 } else { 401 };
                 assert_eq!(answer.status, expected, "{method} {path}, {}", asker.who);
                 let challenge = answer.header("www-authenticate").is_some();
