@@ -19,9 +19,7 @@ use crate::holder::{Claims, Holder};
 use crate::log::Run;
 use crate::pack::{FrameEncoder, Kind, Row};
 use crate::store::{Store, StoreError};
-use crate::tree::{
-    BuildError, ChunkList, ChunkRef, MAX_TREE, Node, NodeName, TreeBuilder, TreeError,
-};
+use crate::tree::{BuildError, ChunkList, ChunkRef, Node, NodeName, TreeBuilder};
 use crate::workers::{ChunkJob, Encoded};
 
 /// Files up to this length are held in memory, to be looked up by digest before they are cut.
@@ -38,10 +36,7 @@ const RUN: usize = 1024 * 1024;
 pub enum UploadError {
     /// The tree itself is at fault.
     #[error(transparent)]
-    Tree(#[from] TreeError),
-    /// The tree has too many entries to be held in memory.
-    #[error("the tree's directories are longer than {MAX_TREE} bytes")]
-    TooManyEntries,
+    Tree(#[from] BuildError),
     /// The caller's calls do not make up a tree, or a file has another length than announced.
     #[error("{0}")]
     Misuse(&'static str),
@@ -51,16 +46,6 @@ pub enum UploadError {
     /// Reading or writing records failed.
     #[error("the packs could not be read or written: {0}")]
     Io(#[from] io::Error),
-}
-
-impl From<BuildError> for UploadError {
-    fn from(error: BuildError) -> Self {
-        match error {
-            BuildError::Tree(error) => Self::Tree(error),
-            BuildError::TooManyEntries => Self::TooManyEntries,
-            BuildError::Misuse(what) => Self::Misuse(what),
-        }
-    }
 }
 
 /// A tree that was taken in. It stays when a fact is committed that names it.

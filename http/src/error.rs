@@ -8,6 +8,7 @@ use std::io;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use castore::tree::BuildError;
 use castore::{IntakeError, StoreError, UploadError};
 use granary_api::ErrorBody;
 use narbridge::cache::{NarUploadError, PublishError, PublishNarError};
@@ -266,9 +267,8 @@ impl From<IngestError> for ApiError {
         match error {
             IngestError::Upload(UploadError::Store(error)) => error.into(),
             IngestError::Upload(UploadError::Io(error)) => StoreError::Io(error).into(),
-            IngestError::Upload(UploadError::TooManyEntries) | IngestError::TooLarge { .. } => {
-                Self::TooLarge(error.to_string())
-            }
+            IngestError::Upload(UploadError::Tree(BuildError::TooManyEntries))
+            | IngestError::TooLarge { .. } => Self::TooLarge(error.to_string()),
             IngestError::Body(error) if error.kind() == io::ErrorKind::TimedOut => Self::Timeout,
             error => Self::BadRequest(error.to_string()),
         }

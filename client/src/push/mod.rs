@@ -11,8 +11,8 @@ mod message;
 mod pipeline;
 mod plan;
 mod queue;
+mod records;
 mod scan;
-mod send;
 
 use std::path::PathBuf;
 

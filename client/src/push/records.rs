@@ -55,15 +55,15 @@ impl Chunk {
     }
 }
 
-/// Why chunks could not be made into records.
-pub(super) struct SendTrouble {
+/// A chunk whose bytes could not be read.
+pub(super) struct Unreadable {
     pub path: usize,
     pub why: String,
 }
 
 /// The records of these chunks. Those that cannot be read are left out and told. Blocks.
-pub(super) fn records(chunks: &[Chunk]) -> io::Result<(Vec<u8>, Vec<SendTrouble>)> {
-    let (mut out, mut trouble) = (Vec::new(), Vec::new());
+pub(super) fn records(chunks: &[Chunk]) -> io::Result<(Vec<u8>, Vec<Unreadable>)> {
+    let (mut out, mut unreadable) = (Vec::new(), Vec::new());
     let (mut encoder, mut plain) = (FrameEncoder::new()?, Vec::new());
     let mut open: Option<(Arc<PathBuf>, File)> = None;
     for chunk in chunks {
@@ -77,12 +77,12 @@ pub(super) fn records(chunks: &[Chunk]) -> io::Result<(Vec<u8>, Vec<SendTrouble>
                 }
                 Err(error) => {
                     let why = format!("cannot read {}: {error}", place.file.display());
-                    trouble.push(SendTrouble { path: chunk.path, why });
+                    unreadable.push(Unreadable { path: chunk.path, why });
                 }
             },
         }
     }
-    Ok((out, trouble))
+    Ok((out, unreadable))
 }
 
 fn read(

@@ -1,0 +1,238 @@
+//! The pipeline: scan, ask, send, publish, all at the same time.
+//!
+//! One task owns the state of every path; what takes time runs beside it and comes back as an
+//! event. Each stage takes whatever is ready when a slot of it is free, so that on a quick line
+//! little waits, and on a slow one requests grow instead of becoming many.
+
+mod asking;
+mod publishing;
+mod sending;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::{FuturesOrdered, FuturesUnordered};
+use granary_api::push::PathOutcome;
+use nix_compat::path_info::PathInfo;
+
+use super::message::Prepared;
+use super::queue::Queue;
+use super::records::{Chunk, Source, Unreadable};
+use super::scan::{ChunkPlace, ScanError, Scanned, scan};
+use super::{MIN_PART_SIZE, Observer, Places, Plan, PushError, PushOptions, Step, Summary};
+use crate::http::RemoteCache;
+use sending::Load;
+
+/// What scanned paths may hold in memory before scanning waits, in bytes.
+const SCANNED: usize = 64 * 1024 * 1024;
+
+/// A path between its scan and its publication.
+struct Open {
+    prepared: Prepared,
+    chunks: Vec<ChunkPlace>,
+    weight: usize,
+    rounds: u32,
+}
+
+enum Event {
+    Scanned(usize, Result<Result<Scanned, ScanError>, tokio::task::JoinError>),
+    Sent(Result<Load, PushError>),
+    Published(Vec<usize>, Result<Vec<PathOutcome>, PushError>),
+}
+
+type Running = Pin<Box<dyn Future<Output = Event> + Send>>;
+type Asked = (Vec<usize>, Vec<(usize, Source)>, Result<Bytes, PushError>);
+
+struct Pipeline<'a> {
+    remote: &'a RemoteCache,
+    paths: &'a [PathInfo],
+    places: Places<'a>,
+    observer: Observer<'a>,
+    options: PushOptions,
+    running: FuturesUnordered<Running>,
+    asks: FuturesOrdered<Pin<Box<dyn Future<Output = Asked> + Send>>>,
+    /// The next path to scan, those being scanned, and those that wait for an earlier one.
+    next: usize,
+    scanning: usize,
+    scanned: BTreeSet<usize>,
+    /// Up to here all paths have been asked about, or have failed.
+    taken: usize,
+    weight: usize,
+    to_ask: Vec<usize>,
+    /// Chunks that were asked about, or are being sent. Eight bytes of each digest: a chunk that is
+    /// left out by mistake is asked for again by the server.
+    asked: HashSet<u64>,
+    queue: Queue<Chunk>,
+    sending: usize,
+    open: HashMap<usize, Open>,
+    /// Paths that wait until everything below a number of the queue is sent.
+    waiting: BTreeSet<(u64, usize)>,
+    ready: BTreeSet<usize>,
+    publishing: usize,
+    by_hash: HashMap<[u8; 20], usize>,
+    fate: Vec<Fate>,
+    summary: Summary,
+    read: Arc<AtomicU64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Open,
+    Published,
+    Failed,
+}
+
+/// Pushes the paths of a plan. `places` says where their files are. Paths that cannot be pushed are
+/// in the summary, with those that refer to them; the others are pushed all the same.
+pub async fn push(
+    remote: &RemoteCache,
+    plan: &Plan,
+    places: Places<'_>,
+    options: PushOptions,
+    observer: Observer<'_>,
+) -> Result<Summary, PushError> {
+    if options.part_size < MIN_PART_SIZE {
+        return Err(PushError::PartSize);
+    }
+    let paths = &plan.to_push[..];
+    let hash = |(at, info): (usize, &PathInfo)| (*info.store_path.hash().as_bytes(), at);
+    let mut pipeline = Pipeline {
+        remote,
+        paths,
+        places,
+        observer,
+        options,
+        running: FuturesUnordered::new(),
+        asks: FuturesOrdered::new(),
+        next: 0,
+        scanning: 0,
+        scanned: BTreeSet::new(),
+        taken: 0,
+        weight: 0,
+        to_ask: Vec::new(),
+        asked: HashSet::new(),
+        queue: Queue::default(),
+        sending: 0,
+        open: HashMap::new(),
+        waiting: BTreeSet::new(),
+        ready: BTreeSet::new(),
+        publishing: 0,
+        by_hash: paths.iter().enumerate().map(hash).collect(),
+        fate: vec![Fate::Open; paths.len()],
+        summary: Summary::default(),
+        read: Arc::default(),
+    };
+    pipeline.run().await?;
+    pipeline.summary.read = pipeline.read.load(Ordering::Relaxed);
+    Ok(pipeline.summary)
+}
+
+impl Pipeline<'_> {
+    async fn run(&mut self) -> Result<(), PushError> {
+        loop {
+            self.start_scans();
+            self.start_ask();
+            self.start_sends();
+            self.start_publications();
+            tokio::select! {
+                Some(event) = self.running.next(), if !self.running.is_empty() => {
+                    self.hear(event)?;
+                }
+                Some(asked) = self.asks.next(), if !self.asks.is_empty() => self.asked(asked)?,
+                else => return Ok(()),
+            }
+        }
+    }
+
+    fn hear(&mut self, event: Event) -> Result<(), PushError> {
+        match event {
+            Event::Scanned(at, result) => {
+                self.scanning -= 1;
+                match result? {
+                    Ok(scanned) => self.open(at, scanned),
+                    Err(error) => self.fail(at, error.to_string()),
+                }
+                self.take_scanned();
+            }
+            Event::Sent(load) => {
+                self.sending -= 1;
+                let load = load?;
+                self.summary.chunks += load.chunks;
+                self.queue.acknowledge(load.numbers);
+                for (at, bytes) in load.advanced {
+                    (self.observer)(at, Step::Advanced(bytes));
+                }
+                for Unreadable { path, why } in load.unreadable {
+                    self.fail(path, why);
+                }
+                self.wake();
+            }
+            Event::Published(batch, outcomes) => {
+                self.publishing -= 1;
+                self.published(batch, outcomes?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn start_scans(&mut self) {
+        while self.scanning < self.options.jobs.max(1)
+            && self.next < self.paths.len()
+            && self.weight < SCANNED
+        {
+            let (at, read) = (self.next, self.read.clone());
+            let place = (self.places)(&self.paths[at].store_path);
+            self.next += 1;
+            self.scanning += 1;
+            (self.observer)(at, Step::Started);
+            let scanned = tokio::task::spawn_blocking(move || {
+                scan(&place, &mut |bytes| {
+                    read.fetch_add(bytes, Ordering::Relaxed);
+                })
+            });
+            self.running.push(Box::pin(async move { Event::Scanned(at, scanned.await) }));
+        }
+    }
+
+    fn open(&mut self, at: usize, Scanned { tree, lists, chunks }: Scanned) {
+        let prepared = Prepared::new(tree, lists);
+        let weight = prepared.weight() + chunks.len() * size_of::<ChunkPlace>();
+        self.weight += weight;
+        self.open.insert(at, Open { prepared, chunks, weight, rounds: 0 });
+        self.scanned.insert(at);
+    }
+
+    /// Takes what was scanned in the order of the plan, so that publications can follow it.
+    fn take_scanned(&mut self) {
+        while self.taken < self.paths.len() {
+            if self.scanned.remove(&self.taken) {
+                self.to_ask.push(self.taken);
+            } else if self.fate[self.taken] == Fate::Open {
+                return;
+            }
+            self.taken += 1;
+        }
+    }
+
+    fn close(&mut self, at: usize) {
+        if let Some(open) = self.open.remove(&at) {
+            self.weight -= open.weight;
+        }
+    }
+
+    fn fail(&mut self, at: usize, why: String) {
+        if self.fate[at] != Fate::Open {
+            return;
+        }
+        self.fate[at] = Fate::Failed;
+        self.close(at);
+        self.ready.remove(&at);
+        (self.observer)(at, Step::Failed(why.clone()));
+        self.summary.failed.push((self.paths[at].store_path.clone(), why));
+    }
+}
