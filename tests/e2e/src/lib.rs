@@ -13,6 +13,7 @@
     reason = "a helper that fails should fail its test on the spot"
 )]
 
+pub mod attic;
 pub mod closure;
 pub mod codec;
 pub mod fake;

@@ -1,129 +1,19 @@
-//! Attic's client against Granary: its requests, written down as it sends them, and what it reads of
-//! the answers. Then a real Nix pulls what was pushed that way.
+//! Attic's client against Granary, and a real Nix that pulls what was pushed that way.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, too")]
 
-use std::io::Write as _;
-use std::net::TcpStream;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
-use granary_e2e::codec::{sha256_hex, sha256_nix32};
+use granary_e2e::attic::{Attic, info};
+use granary_e2e::codec::sha256_nix32;
 use granary_e2e::nar::{directory, file, nar, symlink};
 use granary_e2e::random::Random;
 use granary_e2e::raw::{self, RawAnswer};
-use granary_e2e::tokens::{PERMISSIONS, mint};
-use granary_e2e::{Closure, Nix, Server, Version, narinfo, places};
-use serde_json::{Value, json};
-
-/// Requests as an attic client sends them with one token.
-struct Attic<'a> {
-    server: &'a Server,
-    token: String,
-}
-
-impl<'a> Attic<'a> {
-    fn root(server: &'a Server) -> Self {
-        Self { server, token: server.token().to_owned() }
-    }
-
-    fn with(server: &'a Server, caches: &[(&str, &[&str])]) -> Self {
-        Self { server, token: mint(server.data(), "alice", caches) }
-    }
-
-    fn request(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
-        let host = self.server.origin().replace("http://", "");
-        let head = format!(
-            "{method} /_api/v1/{path} HTTP/1.1\r\n\
-             user-agent: Attic/attic-client (nixpkgs)\r\n\
-             authorization: bearer {}\r\n\
-             {headers}accept: */*\r\nhost: {host}\r\nconnection: close\r\n\r\n",
-            self.token
-        );
-        [head.as_bytes(), body].concat()
-    }
-
-    fn send(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> RawAnswer {
-        raw::send(&self.server.origin(), &self.request(method, path, headers, body))
-    }
-
-    /// A request with a body of JSON.
-    fn json(&self, method: &str, path: &str, body: &str) -> RawAnswer {
-        let length = body.len();
-        let headers = format!("content-type: application/json\r\ncontent-length: {length}\r\n");
-        self.send(method, path, &headers, body.as_bytes())
-    }
-
-    fn get_config(&self, cache: &str) -> Value {
-        let answer = self.send("GET", &format!("cache-config/{cache}"), "", b"");
-        assert_eq!(answer.status, 200, "{answer:?}");
-        answer.json()
-    }
-
-    /// Changes a cache, and returns what it is then.
-    fn configure(&self, cache: &str, patch: &str) -> Value {
-        let answer = self.json("PATCH", &format!("cache-config/{cache}"), patch);
-        assert_eq!((answer.status, &answer.body[..]), (200, ""), "{answer:?}");
-        self.get_config(cache)
-    }
-
-    fn create(&self, cache: &str) {
-        // What `attic cache create <cache>` sends.
-        let body = r#"{"keypair":"Generate","is_public":false,"store_dir":"/nix/store","priority":41,"upstream_cache_key_names":["cache.nixos.org-1"]}"#;
-        let answer = self.json("POST", &format!("cache-config/{cache}"), body);
-        assert_eq!((answer.status, &answer.body[..]), (200, ""), "{answer:?}");
-    }
-
-    fn missing(&self, cache: &str, hashes: &[&str]) -> Vec<String> {
-        let body = json!({"cache": cache, "store_path_hashes": hashes}).to_string();
-        let answer = self.json("POST", "get-missing-paths", &body);
-        assert_eq!(answer.status, 200, "{answer:?}");
-        serde_json::from_value(answer.json()["missing_paths"].clone()).unwrap()
-    }
-
-    /// Sends a NAR as a stream of unknown length, in pieces.
-    fn stream(&self, headers: &str, pieces: &[&[u8]]) -> RawAnswer {
-        let mut body = Vec::new();
-        for piece in pieces.iter().flat_map(|piece| piece.chunks(100_000)) {
-            body.extend(format!("{:X}\r\n", piece.len()).bytes());
-            body.extend([piece, b"\r\n"].concat());
-        }
-        body.extend(b"0\r\n\r\n");
-        self.send("PUT", "upload-path", &format!("{headers}transfer-encoding: chunked\r\n"), &body)
-    }
-
-    fn upload(&self, info: &Value, nar: &[u8]) -> RawAnswer {
-        self.stream(&format!("x-attic-nar-info: {info}\r\n"), &[nar])
-    }
-
-    fn upload_with_preamble(&self, info: &Value, nar: &[u8]) -> RawAnswer {
-        let info = info.to_string();
-        let headers = format!("x-attic-nar-info-preamble-size: {}\r\n", info.len());
-        self.stream(&headers, &[info.as_bytes(), nar])
-    }
-}
-
-fn info(cache: &str, hash: &str, nar: &[u8]) -> Value {
-    json!({
-        "cache": cache,
-        "store_path_hash": hash,
-        "store_path": format!("/nix/store/{hash}-e2e"),
-        "references": [],
-        "system": null,
-        "deriver": null,
-        "sigs": [],
-        "ca": null,
-        "nar_hash": format!("sha256:{}", sha256_hex(nar)),
-        "nar_size": nar.len(),
-    })
-}
-
-#[track_caller]
-fn assert_refused(answer: &RawAnswer, code: u16, error: &str, message: &str) {
-    assert_eq!(answer.header("content-type"), Some("application/json"), "{answer:?}");
-    assert_eq!(answer.status, code, "{answer:?}");
-    let expected = json!({"code": code, "error": error, "message": message});
-    assert_eq!(answer.json(), expected);
-}
+use granary_e2e::tokens::{now, sign};
+use granary_e2e::{Closure, Http, Nix, Server, Version, narinfo, places};
+use serde_json::json;
 
 #[test]
 fn a_cache_is_made_changed_and_destroyed() {
@@ -132,6 +22,7 @@ fn a_cache_is_made_changed_and_destroyed() {
     let attic = Attic::root(&server);
     attic.create("team");
     let config = attic.get_config("team");
+    assert!(config.get("api_endpoint").is_none(), "clients stay where they logged in");
     let key = config["public_key"].as_str().unwrap().to_owned();
     assert!(key.starts_with("team-"), "{key}");
     let url = format!("{}/team", server.origin());
@@ -187,7 +78,7 @@ fn a_cache_is_made_changed_and_destroyed() {
     let gone = attic.send("DELETE", "cache-config/team", "", b"");
     assert_eq!((gone.status, &gone.body[..]), (200, ""), "{gone:?}");
     let none = attic.send("GET", "cache-config/team", "", b"");
-    assert_refused(&none, 404, "NoSuchCache", "there is no cache called team");
+    assert_eq!((none.status, &none.json()["error"]), (404, &json!("NoSuchCache")));
     server.stop();
 }
 
@@ -254,7 +145,7 @@ fn a_push_asks_sends_and_asks_again() {
     assert!(attic.missing("team", &all).is_empty());
     assert_eq!(told(attic.upload(&info("team", &one, &first), &first)), deduplicated);
 
-    let http = granary_e2e::Http::with_token(&format!("{}/team", server.origin()), server.token());
+    let http = Http::with_token(&format!("{}/team", server.origin()), server.token());
     let text = http.get(&format!("{other}.narinfo")).text();
     let served = narinfo::parse(&text);
     assert_eq!(served["StorePath"], format!("/nix/store/{other}-e2e"));
@@ -297,166 +188,6 @@ fn nobody_learns_what_others_have_stored() {
     server.stop();
 }
 
-#[test]
-fn what_is_not_as_it_was_said_to_be_is_refused_and_leaves_no_path() {
-    let data = places::scratch();
-    let server = Server::start(data.path());
-    let attic = Attic::root(&server);
-    attic.create("team");
-    let mut random = Random::from_environment();
-    let hash = random.hash_part();
-    let nar = nar(&file(&random.bytes(500_000), false));
-    let (right, size) = (info("team", &hash, &nar), nar.len());
-    let with = |field: &str, value: Value| {
-        let mut info = right.clone();
-        info[field] = value;
-        info
-    };
-    let refused = |answer: RawAnswer, code: u16, error: &str, message: &str| {
-        assert_refused(&answer, code, error, message);
-        assert_eq!(attic.missing("team", &[&hash]), [&hash[..]], "{message}");
-    };
-    let bad = |answer: RawAnswer, message: &str| refused(answer, 400, "RequestError", message);
-
-    let zeros = "0".repeat(52);
-    let found = sha256_nix32(&nar);
-    let text = format!("NarHash: sha256:{zeros} is claimed, and sha256:{found} came");
-    bad(attic.upload(&with("nar_hash", json!(format!("sha256:{zeros}"))), &nar), &text);
-    let text = format!("NarSize: {} is claimed, and {size} came", size + 1);
-    bad(attic.upload(&with("nar_size", json!(size + 1)), &nar), &text);
-    let text = format!("NarSize: {} is claimed, and more came", size - 1);
-    bad(attic.upload(&with("nar_size", json!(size - 1)), &nar), &text);
-    let text = format!("store_path_hash: it is not that of {hash}-e2e");
-    bad(attic.upload(&with("store_path_hash", json!(random.hash_part())), &nar), &text);
-    let answer = attic.upload(&right, &nar[..size / 2]);
-    assert_eq!((answer.status, &answer.json()["error"]), (400, &json!("RequestError")));
-    let answer = attic.upload(&right, &[&nar[..], b"more"].concat());
-    assert_eq!((answer.status, &answer.json()["error"]), (400, &json!("RequestError")));
-    for (field, value) in [
-        ("store_path", json!(format!("/gnu/store/{hash}-e2e"))),
-        ("references", json!(["no store path"])),
-        ("sigs", json!(["no signature"])),
-        ("ca", json!("fixed:r:sha256:nothing")),
-        ("deriver", json!("nobody")),
-        ("nar_hash", json!("sha256:short")),
-    ] {
-        let answer = attic.upload(&with(field, value), &nar);
-        assert_eq!((answer.status, &answer.json()["error"]), (400, &json!("RequestError")));
-        let message = answer.json()["message"].as_str().unwrap().to_owned();
-        assert!(message.starts_with(&format!("{field}: ")), "{message}");
-        assert_eq!(attic.missing("team", &[&hash]), [&hash[..]], "{message}");
-    }
-
-    let size_of = |size: &str| format!("x-attic-nar-info-preamble-size: {size}\r\n");
-    let preamble = right.to_string();
-    let whole = [preamble.as_bytes(), &nar].concat();
-    for size in ["many", "-1", "1.5", ""] {
-        let text = "x-attic-nar-info-preamble-size: a number of bytes is wanted";
-        bad(attic.stream(&size_of(size), &[&whole]), text);
-    }
-    let text = "x-attic-nar-info-preamble-size: at most 1048576 bytes are taken";
-    for size in ["1048577", "18446744073709551615"] {
-        refused(attic.stream(&size_of(size), &[&whole]), 413, "TooLarge", text);
-    }
-    let text = format!("the body ends after {} of 1048576 bytes", whole.len());
-    bad(attic.stream(&size_of("1048576"), &[&whole]), &text);
-    let answer = attic.stream(&size_of(&(preamble.len() - 1).to_string()), &[&whole]);
-    let message = answer.json()["message"].as_str().unwrap().to_owned();
-    assert_eq!((answer.status, message.starts_with("x-attic-nar-info: ")), (400, true));
-    let answer = attic.stream(&size_of(&(preamble.len() + 1).to_string()), &[&whole]);
-    assert_eq!((answer.status, &answer.json()["error"]), (400, &json!("RequestError")));
-    assert_eq!(attic.missing("team", &[&hash]), [&hash[..]]);
-    let text = "one of the headers x-attic-nar-info and x-attic-nar-info-preamble-size is wanted";
-    bad(attic.stream("", &[&nar]), text);
-    let long = format!("x-attic-nar-info: {}\r\n", "x".repeat(200_000));
-    let text = "x-attic-nar-info: it is longer than 131072 bytes: send a preamble";
-    refused(attic.stream(&long, &[&nar]), 413, "TooLarge", text);
-
-    // Hung up in the middle of the body.
-    let headers = format!("x-attic-nar-info: {right}\r\ncontent-length: {size}\r\n");
-    let cut = attic.request("PUT", "upload-path", &headers, &nar[..size / 2]);
-    let mut stream = TcpStream::connect(server.origin().trim_start_matches("http://")).unwrap();
-    stream.write_all(&cut).unwrap();
-    drop(stream);
-    assert_eq!(attic.missing("team", &[&hash]), [&hash[..]]);
-
-    assert_eq!(attic.upload(&right, &nar).status, 200, "the right one is taken all the same");
-    assert!(attic.missing("team", &[&hash]).is_empty());
-    server.stop();
-}
-
-#[test]
-fn refusals_are_as_the_client_reads_them() {
-    let data = places::scratch();
-    let server = Server::start(data.path());
-    let root = Attic::root(&server);
-    root.create("team");
-    let nothing = nar(&file(b"", false));
-    let missing = |cache: &str| json!({"cache": cache, "store_path_hashes": []}).to_string();
-
-    // The cache exists, or once did.
-    let body = r#"{"keypair":"Generate","is_public":false,"store_dir":"/nix/store","priority":41,"upstream_cache_key_names":[]}"#;
-    let again = root.json("POST", "cache-config/team", body);
-    let text = "there is a cache called team already";
-    assert_refused(&again, 400, "CacheAlreadyExists", text);
-    root.create("old");
-    assert_eq!(root.send("DELETE", "cache-config/old", "", b"").status, 200);
-    let again = root.json("POST", "cache-config/old", body);
-    assert_eq!((again.status, &again.json()["error"]), (400, &json!("CacheAlreadyExists")));
-
-    // There is no such cache.
-    let text = "there is no cache called none";
-    let hash = Random::from_environment().hash_part();
-    for answer in [
-        root.send("GET", "cache-config/none", "", b""),
-        root.json("PATCH", "cache-config/none", r#"{"is_public":true}"#),
-        root.send("DELETE", "cache-config/none", "", b""),
-        root.json("POST", "get-missing-paths", &missing("none")),
-        root.upload(&info("none", &hash, &nothing), &nothing),
-    ] {
-        assert_refused(&answer, 404, "NoSuchCache", text);
-    }
-
-    // A token for something else, and none that is good.
-    let elsewhere = Attic::with(&server, &[("elsewhere", &PERMISSIONS)]);
-    let forged = Attic { server: &server, token: "nonsense".to_owned() };
-    for (asker, code, error, text) in [
-        (elsewhere, 403, "AccessError", "the token does not permit this on that cache"),
-        (forged, 401, "Unauthorized", "the token is not valid here"),
-    ] {
-        for answer in [
-            asker.send("GET", "cache-config/team", "", b""),
-            asker.json("POST", "cache-config/team", body),
-            asker.json("PATCH", "cache-config/team", r#"{"is_public":true}"#),
-            asker.send("DELETE", "cache-config/team", "", b""),
-            asker.json("POST", "get-missing-paths", &missing("team")),
-            asker.upload(&info("team", &hash, &nothing), &nothing),
-            asker.upload_with_preamble(&info("team", &hash, &nothing), &nothing),
-        ] {
-            assert_refused(&answer, code, error, text);
-        }
-    }
-
-    // Requests that say nothing, or nonsense. Secrets are not repeated.
-    let text = "nothing that can be changed is named";
-    assert_refused(&root.json("PATCH", "cache-config/team", "{}"), 400, "RequestError", text);
-    let text = "keypair: `Generate` or `Keypair` is wanted here";
-    let answer = root.json("PATCH", "cache-config/team", r#"{"keypair":"k:SECRET"}"#);
-    assert_refused(&answer, 400, "RequestError", text);
-    let answer = root.json("PATCH", "cache-config/team", r#"{"keypair":{"Keypair":"k:SECRET"}}"#);
-    assert_eq!((answer.status, answer.body.contains("SECRET")), (400, false), "{answer:?}");
-    let text = "priority: u32 is wanted here";
-    let answer = root.json("PATCH", "cache-config/team", r#"{"priority":-1}"#);
-    assert_refused(&answer, 400, "RequestError", text);
-    let answer = root.json("POST", "get-missing-paths", "{}");
-    assert_eq!((answer.status, &answer.json()["error"]), (400, &json!("RequestError")));
-    let none = root.send("GET", "whatever", "", b"");
-    assert_refused(&none, 404, "NotFound", "not found");
-    let none = root.send("GET", "upload-path", "", b"");
-    assert_refused(&none, 405, "MethodNotAllowed", "here one can PUT");
-    server.stop();
-}
-
 /// Every second path is sent with a preamble.
 fn push_closure(attic: &Attic, cache: &str, closure: &Closure) {
     let base = |path: &str| path.trim_start_matches("/nix/store/").to_owned();
@@ -493,5 +224,37 @@ fn nix_substitutes_what_attic_pushed() {
         let store = nix.substitute(url, &closure.top);
         nix.assert_same(&store, &closure);
     }
+    server.stop();
+}
+
+#[test]
+fn a_token_that_attic_gave_out_goes_on_working() {
+    let data = places::scratch();
+    let secret = [42; 64];
+    let text = data_encoding::BASE64.encode(&secret);
+    let file_of_secret = data.path().join("attic-secret");
+    std::fs::write(&file_of_secret, text).unwrap();
+    std::fs::set_permissions(&file_of_secret, Permissions::from_mode(0o600)).unwrap();
+    let config = "[tokens]\nhs256_secret_files = [\"attic-secret\"]\n";
+    std::fs::write(data.path().join("config.toml"), config).unwrap();
+    let server = Server::start(data.path());
+    // What `atticadm make-token` makes.
+    let caches = json!({"alice-*": {"r": 1, "w": 1, "cc": 1, "cr": 1}, "team": {"r": 1}});
+    let claims = json!({
+        "sub": "alice",
+        "exp": now() + 3600,
+        "https://jwt.attic.rs/v1": {"caches": caches},
+    });
+    let alice = Attic::bearing(&server, &sign(&secret, &claims));
+    alice.create("alice-ci");
+    let (hash, nar) = (Random::from_environment().hash_part(), nar(&file(b"hers", false)));
+    assert_eq!(alice.upload(&info("alice-ci", &hash, &nar), &nar).status, 200);
+    assert_eq!(alice.configure("alice-ci", r#"{"is_public":true}"#)["is_public"], true);
+    let path = format!("/alice-ci/{hash}.narinfo");
+    assert_eq!(raw::request(&server.origin(), "GET", &path, None, b"").status, 200);
+    assert_eq!(alice.send("DELETE", "cache-config/alice-ci", "", b"").status, 403);
+    Attic::root(&server).create("team");
+    assert_eq!(alice.get_config("team")["is_public"], false);
+    assert_eq!(alice.upload(&info("team", &hash, &nar), &nar).status, 403);
     server.stop();
 }
