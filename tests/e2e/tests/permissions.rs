@@ -109,7 +109,7 @@ const TABLE: &[Row] = &[
     ("POST",   "{api}/caches/{cache}/chunks/missing", "", Finds::Nothing, Having("push"), Having("push"), 404),
     ("POST",   "{api}/caches/{cache}/chunks",     "", Finds::Path, Having("push"), Having("push"), 200),
     ("POST",   "{api}/caches/{cache}/chunks",     "", Finds::Nothing, Having("push"), Having("push"), 404),
-    ("POST",   "{api}/caches/{cache}/paths",      "", Finds::Path, Having("push"), Having("push"), 200),
+    ("POST",   "{api}/caches/{cache}/paths",      "", Finds::Path, Having("push"), Having("push"), 400),
     ("POST",   "{api}/caches/{cache}/paths",      "", Finds::Nothing, Having("push"), Having("push"), 404),
 
     ("GET",    "/{cache}/attic-cache-info",       "", Finds::Path, Everybody, Any, 200),
