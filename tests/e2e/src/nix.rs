@@ -87,14 +87,14 @@ impl Nix {
 
     /// `nix copy --from URL` of a path with its closure, into a new store. Signatures required.
     pub fn copy_from(&self, url: &str, path: &str) -> ChrootStore {
-        let store = ChrootStore::new();
+        let store = ChrootStore::empty();
         self.run(Some(store.root()), "nix", &["copy", "--from", url, path]);
         store
     }
 
     /// The same by substitution, as a build would get it.
     pub fn substitute(&self, url: &str, path: &str) -> ChrootStore {
-        let store = ChrootStore::new();
+        let store = ChrootStore::empty();
         let arguments = ["--realise", path, "--option", "substituters", url];
         self.run(Some(store.root()), "nix-store", &arguments);
         store
@@ -222,7 +222,8 @@ impl std::io::Write for HashWriter<'_> {
 pub struct ChrootStore(TempDir);
 
 impl ChrootStore {
-    fn new() -> Self {
+    /// A new one.
+    pub fn empty() -> Self {
         Self(places::scratch())
     }
 
