@@ -104,8 +104,7 @@ impl Home {
     /// nowhere else. `None` if Nix does not get it.
     pub fn substitute(&self, path: &str) -> Option<ChrootStore> {
         let store = ChrootStore::empty();
-        let mut command =
-            self.command(&self.version.bin().join("nix-store"), &["--realise", path]);
+        let mut command = self.command(&self.version.bin().join("nix-store"), &["--realise", path]);
         command.env("NIX_REMOTE", format!("local?root={}", store.root().display()));
         let output = command.output().expect("nix runs");
         eprint!("{}", String::from_utf8_lossy(&output.stderr));

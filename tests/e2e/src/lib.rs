@@ -25,6 +25,7 @@ pub mod narinfo;
 pub mod nix;
 pub mod packs;
 pub mod places;
+pub mod protocol;
 pub mod random;
 pub mod raw;
 pub mod server;

@@ -13,6 +13,8 @@ pub struct RawAnswer {
     pub head: String,
     /// The body, chunks and all.
     pub body: String,
+    /// The same, as bytes.
+    pub bytes: Vec<u8>,
 }
 
 impl RawAnswer {
@@ -22,6 +24,24 @@ impl RawAnswer {
             let (found, value) = line.split_once(':')?;
             found.eq_ignore_ascii_case(name).then_some(value.trim())
         })
+    }
+
+    /// The body without the frames of `Transfer-Encoding: chunked`.
+    pub fn content(&self) -> Vec<u8> {
+        if self.header("transfer-encoding") != Some("chunked") {
+            return self.bytes.clone();
+        }
+        let (mut content, mut rest) = (Vec::new(), &self.bytes[..]);
+        loop {
+            let end = rest.windows(2).position(|two| two == b"\r\n").expect("a chunk's length");
+            let length = std::str::from_utf8(&rest[..end]).expect("a number");
+            let length = usize::from_str_radix(length, 16).expect("a number");
+            if length == 0 {
+                return content;
+            }
+            content.extend_from_slice(&rest[end + 2..][..length]);
+            rest = &rest[end + 2 + length + 2..];
+        }
     }
 
     /// The body as JSON.
@@ -70,9 +90,10 @@ pub fn send(origin: &str, request: &[u8]) -> RawAnswer {
     stream.write_all(request).expect("the request is taken");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("an answer");
-    let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
+    let (head, bytes) = (String::from_utf8_lossy(&answer[..end]), answer[end + 4..].to_vec());
     let lines = head.lines().filter(|line| !line.to_ascii_lowercase().starts_with("date:"));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-    RawAnswer { status, head: lines.collect::<Vec<_>>().join("\n"), body: body.to_owned() }
+    let body = String::from_utf8_lossy(&bytes).into_owned();
+    RawAnswer { status, head: lines.collect::<Vec<_>>().join("\n"), body, bytes }
 }

@@ -181,7 +181,9 @@ impl Requests {
                 let head = String::from_utf8_lossy(&std::mem::take(&mut self.head)).into_owned();
                 let header = |name: &str| {
                     let mut lines = head.lines().filter_map(|line| line.split_once(": "));
-                    lines.find_map(|(found, value)| found.eq_ignore_ascii_case(name).then_some(value))
+                    lines.find_map(|(found, value)| {
+                        found.eq_ignore_ascii_case(name).then_some(value)
+                    })
                 };
                 assert!(header("transfer-encoding").is_none(), "a body without length: {head}");
                 let length = header("content-length").unwrap_or("0").parse().expect("a length");
