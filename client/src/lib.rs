@@ -7,3 +7,4 @@ pub mod http;
 pub mod local;
 pub mod nix_setup;
 pub mod push;
+pub mod watch;

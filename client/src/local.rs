@@ -140,9 +140,22 @@ impl LocalStore {
         self.place.real.join(path.to_string())
     }
 
+    /// The directory of the store's files.
+    pub fn real_dir(&self) -> &Path {
+        &self.place.real
+    }
+
     /// How the store is asked, for people.
     pub fn describe(&self) -> String {
         self.with(|source| source.describe())
+    }
+
+    /// The store path that a path leads to in the store that `spec` says, without
+    /// asking the store anything.
+    pub fn resolve_in(spec: Option<&str>, path: &Path) -> Result<StorePath, ResolveError> {
+        let (_, place) = spec::parse(spec, &Environment::of_process())
+            .map_err(|source| ResolveError::Spec(Box::new(source)))?;
+        resolve::resolve(path, &place)
     }
 
     /// The store path that a path in the file system leads to: itself, what

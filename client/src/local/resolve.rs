@@ -19,6 +19,9 @@ const MAX_LINKS: usize = 40;
 /// Why a path leads to no store path.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
+    /// It is not known which store is meant.
+    #[error(transparent)]
+    Spec(Box<super::Error>),
     /// It cannot be looked at.
     #[error("{path}: {source}")]
     Io {

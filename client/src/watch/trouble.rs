@@ -1,0 +1,51 @@
+//! What kinds of trouble a push can run into, and what each is good for.
+
+use std::error::Error;
+
+use crate::http;
+use crate::push::PushError;
+
+/// Why a batch came to nothing.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// Nobody can help but time: no connection, a busy server.
+    Passes(String),
+    /// Somebody has to do something first: a token, a setting.
+    Wants(String),
+    /// It may be about one path of several. With `server`, about the server just as well.
+    Path { why: String, server: bool },
+}
+
+impl From<PushError> for Trouble {
+    fn from(error: PushError) -> Self {
+        let why = chain(&error);
+        match &error {
+            PushError::Http(error) => match error {
+                // A path that brings a server to its knees does so again.
+                http::Error::ServerFailed { code: 500, .. } => Self::Path { why, server: true },
+                error if error.passes() => Self::Passes(why),
+                http::Error::Rejected { .. } | http::Error::TooLarge { .. } => {
+                    Self::Path { why, server: false }
+                }
+                _ => Self::Wants(why),
+            },
+            PushError::StoreDir { .. } | PushError::PartSize => Self::Wants(why),
+            _ => Self::Path { why, server: false },
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let cause = error.to_string();
+        // Many errors print their cause themselves.
+        if !text.contains(&cause) {
+            text.push_str(&format!(": {cause}"));
+        }
+        source = error.source();
+    }
+    text
+}
