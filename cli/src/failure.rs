@@ -33,7 +33,12 @@ impl Failure {
 
     /// Tells the person at the terminal.
     pub fn report(&self) {
-        let mut text = format!("granary: {}", self.what);
+        let _ = writeln!(io::stderr(), "granary: {}", self.text());
+    }
+
+    /// What failed, and why.
+    pub fn text(&self) -> String {
+        let mut text = self.what.clone();
         let mut source = self.source.as_deref().map(|error| error as &(dyn Error + 'static));
         while let Some(error) = source {
             let cause = error.to_string();
@@ -44,7 +49,7 @@ impl Failure {
             }
             source = error.source();
         }
-        let _ = writeln!(io::stderr(), "{text}");
+        text
     }
 }
 

@@ -4,13 +4,16 @@ mod clock;
 mod commands;
 mod data_dir;
 mod failure;
+mod logging;
 mod output;
 mod progress;
 mod prompt;
 mod remote;
+mod sd_notify;
 mod server_config;
 mod size;
 mod time;
+mod watching;
 
 use std::process::ExitCode;
 
@@ -37,6 +40,13 @@ enum Command {
     Whoami(commands::whoami::Whoami),
     /// Push store paths with everything they need to a cache
     Push(commands::push::Push),
+    /// Push what becomes valid in the Nix store, for as long as it runs
+    WatchStore(commands::watch_store::WatchStore),
+    /// Run a command, and push what becomes valid in the Nix store meanwhile
+    WatchExec(commands::watch_exec::WatchExec),
+    /// Fill, show and empty the queue of paths that watch-store pushes
+    #[command(subcommand)]
+    Queue(commands::queue::QueueCommand),
     /// Make, list, change and destroy caches
     #[command(subcommand)]
     Cache(commands::cache::Cache),
@@ -69,6 +79,12 @@ fn main() -> ExitCode {
         Command::Logout(logout) => logout.run(),
         Command::Whoami(whoami) => whoami.run(),
         Command::Push(push) => push.run(),
+        Command::WatchStore(watch) => watch.run(),
+        Command::WatchExec(watch) => match watch.run() {
+            Ok(code) => return code,
+            Err(failure) => Err(failure),
+        },
+        Command::Queue(queue) => queue.run(),
         Command::Cache(cache) => cache.run(),
         Command::Use(use_cache) => use_cache.run(),
         Command::Unuse(unuse) => unuse.run(),

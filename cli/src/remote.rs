@@ -49,7 +49,17 @@ impl RemoteArgs {
         Ok(server.context(|| context)?.cache(&cache.cache))
     }
 
-    fn target_of(&self, cache: &CacheRef) -> Result<Target, Failure> {
+    /// The same as it is configured now, and without what was said about that before: for work that
+    /// goes on while the configuration changes.
+    pub fn cache_now(&self, cache: &CacheRef) -> Result<RemoteCache, Failure> {
+        let settings = Settings::load().context(|| "cannot use the configuration".to_owned())?;
+        let target = settings.server_of(cache, self.server.as_ref());
+        let target = target.context(|| "which server".to_owned())?;
+        Ok(connect(target)?.cache(&cache.cache))
+    }
+
+    /// The server of a cache.
+    pub fn target_of(&self, cache: &CacheRef) -> Result<Target, Failure> {
         let target = settings()?.server_of(cache, self.server.as_ref());
         target.context(|| "which server".to_owned())
     }

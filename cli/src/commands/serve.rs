@@ -1,7 +1,7 @@
 //! `granary serve`
 
 use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::data_dir::default_data_dir;
 use crate::failure::{Context, Failure};
+use crate::logging;
 use crate::progress::OpenBar;
 use crate::server_config::ServerConfig;
 use crate::size::parse_size;
@@ -45,14 +46,7 @@ pub struct Serve {
 impl Serve {
     /// Serves until SIGTERM or SIGINT.
     pub fn run(self) -> Result<(), Failure> {
-        tracing_subscriber::fmt()
-            .with_writer(io::stderr)
-            .with_ansi(io::stderr().is_terminal())
-            .with_env_filter(
-                tracing_subscriber::EnvFilter::try_from_env("GRANARY_LOG")
-                    .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sled=warn")),
-            )
-            .init();
+        logging::start();
         let dir = match self.data {
             Some(dir) => dir,
             None => default_data_dir()?,
