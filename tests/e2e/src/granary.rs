@@ -94,7 +94,7 @@ impl Home {
 
     /// Starts the same.
     pub fn start_push(&self, cache: &str, closure: &Closure) -> Pushing {
-        let arguments = ["push", cache, &closure.top, "--store", root(closure)];
+        let arguments = ["push", cache, &closure.top, "--store", root(closure), "--json"];
         let mut command = self.command(&places::granary(), &arguments);
         let child = command.stdout(Stdio::null()).spawn().expect("granary runs");
         Pushing { child, peak: 0 }

@@ -30,6 +30,7 @@ pub mod random;
 pub mod raw;
 pub mod server;
 pub mod tokens;
+pub mod updates;
 pub mod upload;
 pub mod wire;
 

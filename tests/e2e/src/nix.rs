@@ -5,6 +5,7 @@ use crate::places;
 use crate::server::Server;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
@@ -123,13 +124,13 @@ impl Nix {
 
     fn assert_dumps(&self, store: &ChrootStore, paths: &[StorePath]) {
         for path in paths {
-            let dumped = self.dump_hash(&store.real(&path.path));
+            let (dumped, _) = self.nar_of(&store.real(&path.path));
             assert_eq!(dumped, path.nar_hash, "{} came back another", path.path);
         }
     }
 
-    /// SHA-256 in hex of `nix-store --dump`.
-    fn dump_hash(&self, path: &Path) -> String {
+    /// `nix-store --dump` of what lies at `path`, into a writer. Its length.
+    fn dump(&self, path: &Path, to: &mut dyn std::io::Write) -> u64 {
         let mut child = self
             .command(None, "nix-store")
             .arg("--dump")
@@ -137,11 +138,56 @@ impl Nix {
             .stdout(Stdio::piped())
             .spawn()
             .expect("nix-store runs");
-        let mut hash = Sha256::new();
         let mut nar = child.stdout.take().expect("piped");
-        std::io::copy(&mut nar, &mut HashWriter(&mut hash)).expect("its output");
+        let length = std::io::copy(&mut nar, to).expect("its output");
         assert!(child.wait().expect("its end").success(), "nix-store --dump {}", path.display());
-        data_encoding::HEXLOWER.encode(&hash.finalize())
+        length
+    }
+
+    /// Hash in hex and length of the NAR of what lies at `path`.
+    pub fn nar_of(&self, path: &Path) -> (String, u64) {
+        let mut hash = Sha256::new();
+        let length = self.dump(path, &mut HashWriter(&mut hash));
+        (data_encoding::HEXLOWER.encode(&hash.finalize()), length)
+    }
+
+    /// How long the NARs of these paths of a closure are as zstd makes them, each by itself: what
+    /// travels where nothing is known of what is there.
+    pub fn zstd_nars(&self, root: &Path, paths: &[&StorePath]) -> u64 {
+        let compress = |paths: &[&StorePath]| {
+            let lengths = paths.iter().map(|path| {
+                let mut encoder = zstd::stream::Encoder::new(Counter(0), 3).expect("zstd starts");
+                self.dump(&root.join(path.path.trim_start_matches('/')), &mut encoder);
+                encoder.finish().expect("zstd ends").0
+            });
+            lengths.sum::<u64>()
+        };
+        let (first, second) = paths.split_at(paths.len() / 2);
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| compress(second));
+            compress(first) + other.join().expect("every NAR is dumped")
+        })
+    }
+
+    /// Makes paths valid in the store in `root`, their files being there.
+    pub fn register(&self, root: &Path, paths: &[StorePath]) {
+        let mut child = self
+            .command(Some(root), "nix-store")
+            .arg("--load-db")
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("nix-store runs");
+        let mut stdin = child.stdin.take().expect("piped");
+        for path in paths {
+            let StorePath { path, nar_hash, nar_size, references } = path;
+            let count = references.len();
+            let lines = references.iter().map(|reference| format!("{reference}\n"));
+            let lines = lines.collect::<String>();
+            let text = format!("{path}\n{nar_hash}\n{nar_size}\n\n{count}\n{lines}");
+            stdin.write_all(text.as_bytes()).expect("it reads them");
+        }
+        drop(stdin);
+        assert!(child.wait().expect("its end").success(), "nix-store --load-db");
     }
 
     /// The NAR URLs this client remembers, by hash part: those of its own uploads, for a client
@@ -202,6 +248,19 @@ pub struct RememberedNar {
     pub url: String,
     /// By name.
     pub compression: String,
+}
+
+struct Counter(u64);
+
+impl std::io::Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 struct HashWriter<'a>(&'a mut Sha256);
