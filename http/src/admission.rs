@@ -71,6 +71,11 @@ pub(crate) fn admit(
     cache.ok_or_else(|| ApiError::NoSuchCache(name.to_owned()))
 }
 
+/// Whether the caller may read the cache.
+pub(crate) fn reads(caller: &Caller, cache: &Cache) -> bool {
+    cache.is_public() || caller.may(Permission::Pull, cache.name().as_str())
+}
+
 /// The cache of that name, for a caller who may push to it, and what the caller may know of.
 pub(crate) fn admit_pusher(
     app: &App,
@@ -79,7 +84,7 @@ pub(crate) fn admit_pusher(
 ) -> Result<(Arc<Cache>, Pusher), ApiError> {
     let cache = admit(app, caller, name, Right::To(Permission::Push))?;
     let subject = caller.subject().unwrap_or_default().to_owned();
-    let reads = cache.is_public() || caller.may(Permission::Pull, name);
+    let reads = reads(caller, &cache);
     let intake = if reads { cache.holder() } else { cache.holder_for(&subject) };
     let mut holders = vec![intake];
     let others = app.house.caches().into_iter().filter(|other| {

@@ -207,6 +207,11 @@ pub(crate) fn nar_key(cache: u32, hash: Sha256) -> Vec<u8> {
     [&b"nar/"[..], &cache.to_be_bytes(), hash.as_bytes()].concat()
 }
 
+/// There when that subject, who may not read the cache, has uploaded the NAR of that name.
+pub(crate) fn nar_sender_key(cache: u32, hash: Sha256, subject: &str) -> Vec<u8> {
+    [&b"sent/"[..], &cache.to_be_bytes(), hash.as_bytes(), subject.as_bytes()].concat()
+}
+
 pub(crate) fn file_key(cache: u32, path: &str) -> Vec<u8> {
     [&b"file/"[..], &cache.to_be_bytes(), path.as_bytes()].concat()
 }

@@ -48,14 +48,14 @@ fn publish(cache: &Cache) {
     let nar = nar.finish().unwrap();
     let nar_hash = Sha256::from(<[u8; 32]>::from(sha2::Sha256::digest(&nar)));
     let url = format!("{}.nar", nar_hash.to_nix32());
-    cache.upload_nar(url.parse().unwrap(), &nar[..], 1 << 20).unwrap();
+    cache.upload_nar(url.parse().unwrap(), &nar[..], 1 << 20, None).unwrap();
     let (hash, size, dir) = (hash(), nar.len(), cache.store_dir());
     let text = format!(
         "StorePath: {dir}/{hash}-hello\nURL: nar/{url}\nCompression: none\n\
          NarHash: sha256:{}\nNarSize: {size}\nReferences: \n",
         nar_hash.to_nix32(),
     );
-    cache.publish(hash, text.as_bytes()).unwrap();
+    cache.publish(hash, text.as_bytes(), None).unwrap();
 }
 
 /// The names of the keys whose signatures the cache shows; each is verified.

@@ -14,7 +14,7 @@ use super::{Cache, CacheError};
 use crate::compression::Compression;
 use crate::ingest::{Announced, IngestError, ingest};
 use crate::nar::{ByteRange, EncodedNar, NarBody, NarError, PlainNar, ZstdNar, ZstdPlan};
-use crate::records::{NarRecord, RecordError, decode, digest, nar_key, sha256};
+use crate::records::{NarRecord, RecordError, decode, digest, nar_key, nar_sender_key, sha256};
 
 /// The file name of a NAR: `<sha256 in nix32>.nar`, with a suffix for its compression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,12 +120,14 @@ impl UploadedNar {
 
 impl Cache {
     /// Takes in the NAR that a client uploads under `name`. When this returns it is durable, and a
-    /// narinfo may refer to it, also after a restart. Blocks.
+    /// narinfo may refer to it, also after a restart. `blind` is the subject of a client who may not
+    /// read the cache; only what was sent by the same is there for narinfos of such clients. Blocks.
     pub fn upload_nar(
         &self,
         name: NarName,
         body: impl Read + Send,
         max_nar_size: u64,
+        blind: Option<&str>,
     ) -> Result<UploadedNar, NarUploadError> {
         let announced =
             Announced { compression: name.compression, max_nar_size, holder: self.holder() };
@@ -145,6 +147,10 @@ impl Cache {
         let mut transaction = Transaction::default();
         let key = nar_key(self.number, name.hash);
         transaction.put(key, uploaded.to_record().encode_to_vec(), Expected::Anything);
+        if let Some(subject) = blind {
+            let key = nar_sender_key(self.number, name.hash, subject);
+            transaction.put(key, Vec::new(), Expected::Anything);
+        }
         self.store.commit(transaction).map_err(StoreError::from)?;
         Ok(uploaded)
     }
@@ -156,6 +162,12 @@ impl Cache {
         };
         let record = decode("an uploaded NAR", &fact.value)?;
         Ok(Some(UploadedNar::from_record(record)?))
+    }
+
+    /// Whether that subject has uploaded the NAR of that name without being able to read the cache.
+    pub(super) fn has_sent_nar(&self, hash: Sha256, subject: &str) -> Result<bool, CacheError> {
+        let key = nar_sender_key(self.number, hash, subject);
+        Ok(self.store.fact(&key)?.is_some())
     }
 
     /// The NAR that is to be had under `name`; `None` when there is none.

@@ -46,17 +46,22 @@ pub(super) fn wrong(field: &'static str, why: impl Into<String>) -> PublishError
 
 impl Cache {
     /// Publishes the path that `text`, uploaded as `<hash>.narinfo`, describes. When this returns
-    /// it is durable and visible. Blocks.
-    pub fn publish(&self, hash: StorePathHash, text: &[u8]) -> Result<(), PublishError> {
+    /// it is durable and visible. `blind` is as in [`Cache::upload_nar`]. Blocks.
+    pub fn publish(
+        &self,
+        hash: StorePathHash,
+        text: &[u8],
+        blind: Option<&str>,
+    ) -> Result<(), PublishError> {
         let narinfo = NarInfo::parse(text, &self.store_dir)?;
         if narinfo.store_path.hash() != hash {
             let why = format!("{} is not the path of {hash}.narinfo", narinfo.store_path);
             return Err(wrong("StorePath", why));
         }
-        let nar = self.check_nar(&narinfo)?;
+        let nar = self.check_nar(&narinfo, blind)?;
         self.check_content_address(&narinfo, nar.nar_hash)?;
 
-        self.record(&narinfo, &nar, "")?;
+        self.record(&narinfo, &nar, blind.unwrap_or_default())?;
         Ok(())
     }
 
@@ -114,11 +119,19 @@ impl Cache {
     }
 
     /// Finds the NAR that the narinfo is about, and holds each of its claims against it.
-    fn check_nar(&self, narinfo: &NarInfo<'_>) -> Result<UploadedNar, PublishError> {
+    fn check_nar(
+        &self,
+        narinfo: &NarInfo<'_>,
+        blind: Option<&str>,
+    ) -> Result<UploadedNar, PublishError> {
         let file = narinfo.url.strip_prefix("nar/");
         let file = file.ok_or_else(|| wrong("URL", "it does not start with nar/"))?;
         let name: NarName = file.parse().map_err(|error| wrong("URL", format!("{error}")))?;
-        let nar = self.uploaded_nar(name.hash)?;
+        let known = match blind {
+            Some(subject) => self.has_sent_nar(name.hash, subject)?,
+            None => true,
+        };
+        let nar = if known { self.uploaded_nar(name.hash)? } else { None };
         let nar = nar.ok_or_else(|| {
             wrong("URL", format!("{} has not been uploaded: upload the NAR first", narinfo.url))
         })?;

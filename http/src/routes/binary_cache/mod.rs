@@ -54,6 +54,8 @@ impl Resource {
 struct Call {
     app: Arc<App>,
     cache: Arc<Cache>,
+    /// Subject of an uploader who may not read the cache, and is not told what is in it.
+    blind: Option<String>,
     method: Method,
     headers: HeaderMap,
     body: Body,
@@ -64,8 +66,8 @@ pub(super) async fn answer(app: Arc<App>, request: Request) -> Result<Response, 
     let (parts, body) = request.into_parts();
     let (method, headers) = (parts.method, parts.headers);
     match admit(&app, &method, parts.uri.path(), &headers).await {
-        Ok((cache, resource)) => {
-            dispatch(Call { app, cache, method, headers, body }, resource).await
+        Ok((cache, blind, resource)) => {
+            dispatch(Call { app, cache, blind, method, headers, body }, resource).await
         }
         Err(refusal) => {
             hear_out(&headers, body).await;
@@ -80,7 +82,7 @@ async fn admit(
     method: &Method,
     path: &str,
     headers: &HeaderMap,
-) -> Result<(Arc<Cache>, Resource), ApiError> {
+) -> Result<(Arc<Cache>, Option<String>, Resource), ApiError> {
     let read = match *method {
         Method::GET | Method::HEAD => true,
         Method::PUT => false,
@@ -98,8 +100,11 @@ async fn admit(
         (true, _) => Right::Read,
         (false, _) => Right::To(Permission::Push),
     };
-    let cache = admission::admit(app, &app.auth.caller(headers).await, name, right)?;
-    Ok((cache, resource.ok_or(ApiError::NotFound)?))
+    let caller = app.auth.caller(headers).await;
+    let cache = admission::admit(app, &caller, name, right)?;
+    let blind = !admission::reads(&caller, &cache);
+    let blind = blind.then(|| caller.subject().unwrap_or_default().to_owned());
+    Ok((cache, blind, resource.ok_or(ApiError::NotFound)?))
 }
 
 /// What a path below a cache names. Nix escapes a few characters (the `!` of realisations) in URLs.

@@ -90,10 +90,11 @@ pub(super) async fn put(call: Call, name: NarName) -> Result<Response, ApiError>
     }
     let turn = call.app.uploads.clone().acquire_owned().await;
     let limit = call.app.limits.max_nar_size;
-    let cache = call.cache;
+    let (cache, blind) = (call.cache, call.blind);
     with_body(call.body, move |reader| {
         let _turn = turn;
-        cache.upload_nar(name, reader, limit).map(drop).map_err(ApiError::from)
+        let uploaded = cache.upload_nar(name, reader, limit, blind.as_deref());
+        uploaded.map(drop).map_err(ApiError::from)
     })
     .await?;
     Ok(reply::done(StatusCode::CREATED))
