@@ -6,12 +6,13 @@
 use std::fs;
 use std::path::Path;
 
-use granary_e2e::codec::{nix32, nix32_to_hex};
+use granary_e2e::codec::{Compression, nix32, nix32_to_hex};
 use granary_e2e::packs::{self, CHUNK, Record};
 use granary_e2e::protocol::{self, Digest, Publish};
 use granary_e2e::random::Random;
 use granary_e2e::raw::{self, RawAnswer};
 use granary_e2e::tokens::mint;
+use granary_e2e::upload::Upload;
 use granary_e2e::{Closure, Home, Http, Nix, Server, Version, Wire, nar, narinfo, places};
 use serde_json::json;
 
@@ -144,6 +145,11 @@ fn questions(cache: &str, known: &Knowledge) -> Vec<(&'static str, String, Vec<u
     post("missing", json!({ "hashes": [hash] }).to_string().into_bytes());
     post("chunks/missing", known.digests().concat());
     post("chunks", protocol::record(&known.chunks[0].0, &known.wrong_bytes));
+    let asked = json!({ "cache": cache, "store_path_hashes": [hash] }).to_string().into_bytes();
+    all.push(("POST", "/_api/v1/get-missing-paths".to_owned(), asked));
+    let mut post = |what: &str, body: Vec<u8>| {
+        all.push(("POST", format!("{API}/{cache}/{what}"), body));
+    };
     let published = known.publish();
     let by_chunks = |digests: Vec<Digest>| Publish {
         manifest: Vec::new(),
@@ -193,6 +199,10 @@ fn learns_nothing(server: &Server, (name, token): &Asker, caches: &[&str], known
                 }
                 "missing" => {
                     assert_eq!(about_real.json()["hashes"], json!([known.hash_part()]), "{what}");
+                }
+                "get-missing-paths" => {
+                    let missing = &about_real.json()["missing_paths"];
+                    assert_eq!(missing, &json!([known.hash_part()]), "{what}");
                 }
                 "paths" => {
                     for outcome in protocol::outcomes(&content) {
@@ -337,7 +347,7 @@ fn who_knows_every_digest_of_a_private_path_gets_nothing_for_it_and_one_copy_is_
     bob.granary_ok(&["cache", "create", "b-own"]);
     let pusher = mint(data.path(), "mallory", &[("a-private", &["push"])]);
     let askers =
-        [("nobody", None), ("bob", Some(bob_token.clone())), ("who may only push", Some(pusher))];
+        [("nobody", None), ("bob", Some(bob_token.clone())), ("mallory", Some(pusher.clone()))];
     let caches = ["a-private", "b-own", "default", "b-none"];
     let size = stored(data.path());
     for asker in &askers {
@@ -351,19 +361,27 @@ fn who_knows_every_digest_of_a_private_path_gets_nothing_for_it_and_one_copy_is_
         for (name, token) in &askers {
             let answer =
                 raw::request(&server.origin(), "POST", &path, token.as_deref(), body("paths"));
-            for outcome in
-                protocol::outcomes(&answer.content()).iter().filter(|_| answer.status == 200)
-            {
-                let all = by_push.digests()[..by_push.chunks.len()].to_vec();
+            // Otherwise they were not let in.
+            if answer.status == 200 {
+                let outcome = protocol::outcomes(&answer.content()).pop().expect("an outcome");
+                let all = &by_push.digests()[..by_push.chunks.len()];
                 assert_eq!(
-                    (outcome.outcome, &outcome.missing),
-                    (protocol::MISSING, &all),
+                    (outcome.outcome, &outcome.missing[..]),
+                    (protocol::MISSING, all),
                     "{name}"
                 );
+            } else {
+                assert!(matches!(answer.status, 401 | 403), "{name}: {answer:?}");
             }
         }
     }
     assert_eq!(stored(data.path()), size, "something was stored");
+
+    // Who may only push publishes by narinfo what was sent with the same token, and only that.
+    let mallory = Http::with_token(&format!("{}/a-private", server.origin()), &pusher);
+    let upload = Upload::new(&random.hash_part(), &random.nar(), Compression::Zstd);
+    assert_eq!(upload.put_narinfo(&mallory).status, 400);
+    assert_eq!((upload.put_nar(&mallory).status, upload.put_narinfo(&mallory).status), (201, 201));
 
     // One chunk of it is one chunk. To send what is there looks as if it were not.
     let first = &contents[..by_push.chunks[0].1 as usize];
