@@ -6,13 +6,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod cache;
-pub mod compression;
 pub mod ingest;
 pub mod nar;
 pub mod records;
 pub mod revocations;
 pub mod secrets;
 pub mod storehouse;
+
+pub use nar_compression as compression;
 
 pub use cache::{Cache, CacheError, CacheName};
 pub use revocations::Revocations;

@@ -2,7 +2,7 @@
 //!
 //! Granary keeps a NAR as chunks, never as the bytes that were uploaded; yet the URL a client
 //! uploaded to must go on answering in the format it was uploaded in, because the client remembers
-//! its own narinfo for 30 days. So this module holds both directions:
+//! its own narinfo for 30 days. So this crate holds both directions:
 //!
 //! - [`decoder`] streams an upload's plain bytes, whatever the format, strictly: a cut input, bytes
 //!   after the end, a wrong checksum or a header that asks for too much memory are errors.
@@ -14,6 +14,8 @@
 //! Formats: zstd RFC 8878, brotli RFC 7932, gzip RFC 1952 and deflate RFC 1951, `.xz` 1.2.0
 //! (tukaani.org/xz/xz-file-format.txt), the LZ4 frame format 1.6. bzip2 has no specification
 //! but its source.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod decode;
 mod error;
