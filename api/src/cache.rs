@@ -35,6 +35,19 @@ pub struct CacheInfo {
     pub permissions: Vec<Permission>,
 }
 
+/// The most paths that a page of a [`PathList`] holds.
+pub const MAX_LISTED: usize = 1000;
+
+/// A page of the store paths that a cache holds, in the order of their hash parts' bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathList {
+    /// Base names.
+    pub paths: Vec<String>,
+    /// The hash part after which the next page begins; `None` on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
 /// The caches that the asker may see, by name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheList {

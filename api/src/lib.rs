@@ -17,7 +17,8 @@
 //! /_granary/v1/caches/<cache>/missing            POST   MissingPaths   -> Missing
 //! /_granary/v1/caches/<cache>/chunks/missing     POST   digests        -> bitmap
 //! /_granary/v1/caches/<cache>/chunks             POST   records of packs
-//! /_granary/v1/caches/<cache>/paths              POST   PublishPath*   -> PathOutcome*
+//! /_granary/v1/caches/<cache>/paths              GET    -> PathList      ?after=<hash part>&limit=<n>
+//!                                                POST   PublishPath*   -> PathOutcome*
 //! ```
 //!
 //! What is not said otherwise is JSON. Errors are [`ErrorBody`], whatever the route.
@@ -30,7 +31,9 @@ pub mod permission;
 pub mod push;
 pub mod token;
 
-pub use cache::{AddKey, CacheInfo, CacheList, ConfigureCache, CreateCache, KeyInfo, KeyList};
+pub use cache::{
+    AddKey, CacheInfo, CacheList, ConfigureCache, CreateCache, KeyInfo, KeyList, PathList,
+};
 pub use error::ErrorBody;
 pub use permission::Permission;
 pub use token::{IssuedToken, Revocations, Revoke, Whoami};

@@ -103,6 +103,11 @@ const TABLE: &[Row] = &[
     ("DELETE", "{api}/caches/{cache}/keys/none",  "", Finds::Cache, Having("configure"), Having("configure"), 404),
     ("DELETE", "{api}/caches/{cache}/keys/none",  "", Finds::Nothing, Having("configure"), Having("configure"), 404),
 
+    ("GET",    "{api}/caches/{cache}/paths",      "", Finds::Path, Everybody, Having("pull"), 200),
+    ("HEAD",   "{api}/caches/{cache}/paths",      "", Finds::Path, Everybody, Having("pull"), 200),
+    ("GET",    "{api}/caches/{cache}/paths?limit=0", "", Finds::Path, Everybody, Having("pull"), 400),
+    ("GET",    "{api}/caches/{cache}/paths",      "", Finds::Nothing, Having("pull"), Having("pull"), 404),
+    ("GET",    "{api}/caches/{cache}/paths",      "", Finds::Destroyed, Having("pull"), Having("pull"), 404),
     ("POST",   "{api}/caches/{cache}/missing",    r#"{"hashes":[]}"#, Finds::Path, Having("push"), Having("push"), 200),
     ("POST",   "{api}/caches/{cache}/missing",    r#"{"hashes":[]}"#, Finds::Nothing, Having("push"), Having("push"), 404),
     ("POST",   "{api}/caches/{cache}/chunks/missing", "", Finds::Path, Having("push"), Having("push"), 200),
@@ -341,6 +346,7 @@ fn the_unauthorised_cannot_tell_what_there_is() {
         .map(|method| (method, nix.clone()))
         .chain(["PATCH", "DELETE", "PUT"].map(|method| (method, api[..1].to_vec())))
         .chain(["GET", "HEAD"].map(|method| (method, api[..2].to_vec())))
+        .chain(["GET", "HEAD"].map(|method| (method, api[6..7].to_vec())))
         .chain([("DELETE", api[2..3].to_vec())])
         .chain([("POST", [&api[1..2], &api[3..]].concat())])
         .chain(["GET", "HEAD"].map(|method| (method, attic.to_vec())))

@@ -4,6 +4,7 @@ pub(super) mod caches;
 mod identity;
 pub(super) mod json;
 pub(super) mod keys;
+mod paths;
 mod push;
 
 use std::sync::Arc;
@@ -49,6 +50,11 @@ async fn route(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
     let path = uri.path().strip_prefix(granary_api::PREFIX).unwrap_or_default().to_owned();
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     let call = Call { app, caller, method, uri, headers, body };
+    if let ["caches", cache, "paths"] = segments[..]
+        && matches!(call.method, Method::GET | Method::HEAD)
+    {
+        return paths::list(call, cache).await;
+    }
     // Pushing is for pushers, whatever else may be wrong with a request.
     if let ["caches", cache, "missing" | "chunks" | "paths", ..] = segments[..]
         && let Err(refusal) = call.caller.require(Permission::Push, cache)
