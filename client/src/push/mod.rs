@@ -13,15 +13,17 @@ mod plan;
 mod queue;
 mod records;
 mod scan;
+mod supply;
 
 use std::path::PathBuf;
 
 use nix_compat::store_path::StorePath;
 
 pub use error::PushError;
-pub use pipeline::push;
+pub use pipeline::{push, push_from};
 pub use plan::{Plan, PlanOptions, plan};
 pub use scan::ScanError;
+pub use supply::{Brought, Supply};
 
 /// Bodies stay below this, for the sake of proxies that cap them.
 pub const DEFAULT_PART_SIZE: usize = 32 * 1024 * 1024;

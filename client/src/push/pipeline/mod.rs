@@ -23,9 +23,11 @@ use nix_compat::path_info::PathInfo;
 use super::message::Prepared;
 use super::queue::Queue;
 use super::records::{Chunk, Source, Unreadable};
-use super::scan::{ChunkPlace, ScanError, Scanned, scan};
+use super::scan::{ChunkPlace, Scanned, scan};
+use super::supply::{Here, Supply};
 use super::{MIN_PART_SIZE, Observer, Places, Plan, PushError, PushOptions, Step, Summary};
 use crate::http::RemoteCache;
+use publishing::References;
 use sending::Load;
 
 /// What scanned paths may hold in memory before scanning waits, in bytes.
@@ -40,25 +42,27 @@ struct Open {
 }
 
 enum Event {
-    Scanned(usize, Result<Result<Scanned, ScanError>, tokio::task::JoinError>),
+    Scanned(usize, Result<Result<Scanned, String>, tokio::task::JoinError>),
     Sent(Result<Load, PushError>),
     Published(Vec<usize>, Result<Vec<PathOutcome>, PushError>),
 }
 
-type Running = Pin<Box<dyn Future<Output = Event> + Send>>;
+type Running<'a> = Pin<Box<dyn Future<Output = Event> + Send + 'a>>;
 type Asked = (Vec<usize>, Vec<(usize, Source)>, Result<Bytes, PushError>);
 
 struct Pipeline<'a> {
     remote: &'a RemoteCache,
     paths: &'a [PathInfo],
-    places: Places<'a>,
+    supply: &'a dyn Supply,
     observer: Observer<'a>,
     options: PushOptions,
-    running: FuturesUnordered<Running>,
+    running: FuturesUnordered<Running<'a>>,
     asks: FuturesOrdered<Pin<Box<dyn Future<Output = Asked> + Send>>>,
     /// The next path to scan, those being scanned, and those that wait for an earlier one.
     next: usize,
     scanning: usize,
+    /// Paths whose files are here, or on their way.
+    held: usize,
     scanned: BTreeSet<usize>,
     /// Up to here all paths have been asked about, or have failed.
     taken: usize,
@@ -96,6 +100,18 @@ pub async fn push(
     options: PushOptions,
     observer: Observer<'_>,
 ) -> Result<Summary, PushError> {
+    push_from(remote, plan, &Here(places), options, observer).await
+}
+
+/// The same with files that have to be brought first, and are let go of once they are pushed. As
+/// many are brought at the same time as otherwise are scanned.
+pub async fn push_from(
+    remote: &RemoteCache,
+    plan: &Plan,
+    supply: &dyn Supply,
+    options: PushOptions,
+    observer: Observer<'_>,
+) -> Result<Summary, PushError> {
     if options.part_size < MIN_PART_SIZE {
         return Err(PushError::PartSize);
     }
@@ -104,13 +120,14 @@ pub async fn push(
     let mut pipeline = Pipeline {
         remote,
         paths,
-        places,
+        supply,
         observer,
         options,
         running: FuturesUnordered::new(),
         asks: FuturesOrdered::new(),
         next: 0,
         scanning: 0,
+        held: 0,
         scanned: BTreeSet::new(),
         taken: 0,
         weight: 0,
@@ -155,7 +172,7 @@ impl Pipeline<'_> {
                 self.scanning -= 1;
                 match result? {
                     Ok(scanned) => self.open(at, scanned),
-                    Err(error) => self.fail(at, error.to_string()),
+                    Err(why) => self.fail(at, why),
                 }
                 self.take_scanned();
             }
@@ -184,18 +201,32 @@ impl Pipeline<'_> {
         while self.scanning < self.options.jobs.max(1)
             && self.next < self.paths.len()
             && self.weight < SCANNED
+            && self.held < self.supply.room().max(1)
         {
             let (at, read) = (self.next, self.read.clone());
-            let place = (self.places)(&self.paths[at].store_path);
             self.next += 1;
+            self.held += 1;
+            if let References::Failed(name) = self.references(at, &[]) {
+                self.fail_for(at, &name);
+                self.take_scanned();
+                continue;
+            }
             self.scanning += 1;
             (self.observer)(at, Step::Started);
-            let scanned = tokio::task::spawn_blocking(move || {
-                scan(&place, &mut |bytes| {
-                    read.fetch_add(bytes, Ordering::Relaxed);
-                })
-            });
-            self.running.push(Box::pin(async move { Event::Scanned(at, scanned.await) }));
+            let (supply, info) = (self.supply, &self.paths[at]);
+            self.running.push(Box::pin(async move {
+                let place = match supply.bring(info).await {
+                    Ok(place) => place,
+                    Err(why) => return Event::Scanned(at, Ok(Err(why))),
+                };
+                let scanned = tokio::task::spawn_blocking(move || {
+                    let mut count = |bytes| {
+                        read.fetch_add(bytes, Ordering::Relaxed);
+                    };
+                    scan(&place, &mut count).map_err(|error| error.to_string())
+                });
+                Event::Scanned(at, scanned.await)
+            }));
         }
     }
 
@@ -219,10 +250,17 @@ impl Pipeline<'_> {
         }
     }
 
+    /// Nothing more will be read of the path: it is published, or has failed.
     fn close(&mut self, at: usize) {
+        self.held -= 1;
+        self.supply.release(&self.paths[at].store_path);
         if let Some(open) = self.open.remove(&at) {
             self.weight -= open.weight;
         }
+    }
+
+    fn fail_for(&mut self, at: usize, reference: &str) {
+        self.fail(at, format!("{reference}, which it refers to, could not be pushed"));
     }
 
     fn fail(&mut self, at: usize, why: String) {

@@ -16,7 +16,7 @@ const PUBLISH_NARS: u64 = 256 * 1024 * 1024;
 /// zstd's level for messages, which are names and digests.
 const MESSAGE_LEVEL: i32 = 3;
 
-enum References {
+pub(super) enum References {
     There,
     Wait,
     Failed(String),
@@ -31,7 +31,7 @@ impl Pipeline<'_> {
                 match self.references(at, &batch) {
                     References::Wait => continue,
                     References::Failed(name) => {
-                        self.fail(at, format!("{name}, which it refers to, could not be pushed"));
+                        self.fail_for(at, &name);
                         continue;
                     }
                     References::There => {}
@@ -62,7 +62,7 @@ impl Pipeline<'_> {
     }
 
     /// Whether what the path refers to is published, or will be before it in the same batch.
-    fn references(&self, at: usize, batch: &[usize]) -> References {
+    pub(super) fn references(&self, at: usize, batch: &[usize]) -> References {
         for reference in &self.paths[at].references {
             // Those that are not being pushed are there, or come from upstream. Those that come
             // later refer back to this one.
