@@ -47,6 +47,8 @@ enum Command {
     /// Fill, show and empty the queue of paths that watch-store pushes
     #[command(subcommand)]
     Queue(commands::queue::QueueCommand),
+    /// Copy store paths from another binary cache to a cache
+    Migrate(commands::migrate::Migrate),
     /// Make, list, change and destroy caches
     #[command(subcommand)]
     Cache(commands::cache::Cache),
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
             Err(failure) => Err(failure),
         },
         Command::Queue(queue) => queue.run(),
+        Command::Migrate(migrate) => migrate.run(),
         Command::Cache(cache) => cache.run(),
         Command::Use(use_cache) => use_cache.run(),
         Command::Unuse(unuse) => unuse.run(),

@@ -5,6 +5,8 @@
 pub mod config;
 pub mod http;
 pub mod local;
+pub mod migrate;
 pub mod nix_setup;
 pub mod push;
+pub mod unpack;
 pub mod watch;

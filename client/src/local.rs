@@ -6,7 +6,7 @@
 //! All methods block; answers come within milliseconds.
 
 mod along;
-mod closure;
+pub(crate) mod closure;
 mod daemon;
 mod resolve;
 mod source;

@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod login;
 pub mod logout;
 pub mod man;
+pub mod migrate;
 pub mod nar;
 pub mod push;
 pub mod queue;

@@ -1,10 +1,10 @@
 //! `granary nar pack|unpack|ls|cat`
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, IsTerminal, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
@@ -114,63 +114,9 @@ fn unpack(nar: &Path, to: &Path) -> Result<(), Failure> {
     if to.symlink_metadata().is_ok() {
         return Err(Failure::new(format!("{} exists already: name a new path", to.display())));
     }
-    let mut reader = open(nar)?;
-    let mut place = to.to_owned();
-    let mut depth = 0;
-    let bad = || format!("cannot unpack {}", nar.display());
-    while let Some(event) = reader.next().context(bad)? {
-        // The reader lets only single path components through as names.
-        let below = |name: &[u8]| match depth {
-            0 => place.clone(),
-            _ => place.join(OsStr::from_bytes(name)),
-        };
-        match event {
-            Event::EnterDirectory { name } => {
-                place = below(name);
-                fs::create_dir(&place).context(|| format!("cannot make {}", place.display()))?;
-                depth += 1;
-            }
-            Event::LeaveDirectory => {
-                depth -= 1;
-                if depth > 0 {
-                    place.pop();
-                }
-            }
-            Event::Symlink { name, target } => {
-                let path = below(name);
-                symlink(OsStr::from_bytes(target), &path)
-                    .context(|| format!("cannot make {}", path.display()))?;
-            }
-            Event::File { name, executable, .. } => {
-                let path = below(name);
-                let mode = if executable { 0o777 } else { 0o666 };
-                let context = || format!("cannot write {}", path.display());
-                let mut options = OpenOptions::new();
-                let file = options.write(true).create_new(true).mode(mode).open(&path);
-                let mut file = file.context(context)?;
-                copy_contents(&mut reader, &mut file, &bad, &context)?;
-            }
-        }
-    }
-    reader.finish().context(bad)?;
-    Ok(())
-}
-
-fn copy_contents(
-    reader: &mut Reader<impl Read>,
-    out: &mut impl Write,
-    bad_input: &impl Fn() -> String,
-    bad_output: &impl Fn() -> String,
-) -> Result<(), Failure> {
-    loop {
-        let contents = reader.fill_contents().context(bad_input)?;
-        if contents.is_empty() {
-            return Ok(());
-        }
-        out.write_all(contents).context(bad_output)?;
-        let taken = contents.len();
-        reader.consume_contents(taken);
-    }
+    let reader = open(nar)?;
+    granary_client::unpack::unpack(reader, to)
+        .context(|| format!("cannot unpack {}", nar.display()))
 }
 
 fn ls(nar: &Path, json: bool) -> Result<(), Failure> {
@@ -210,7 +156,8 @@ fn cat(nar: &Path, wanted: &Path) -> Result<(), Failure> {
         };
         if is_file && reader.path() == wanted {
             let mut out = io::stdout().lock();
-            return copy_contents(&mut reader, &mut out, &bad, &|| "cannot write".to_owned());
+            let copying = || format!("cannot copy a file out of {}", nar.display());
+            return io::copy(&mut reader.contents(), &mut out).map(drop).context(copying);
         }
     }
     let wanted = wanted.escape_ascii();

@@ -11,9 +11,9 @@
 mod api;
 mod body;
 mod error;
-mod retry;
+pub(crate) mod retry;
 mod server;
-mod tls;
+pub(crate) mod tls;
 mod token;
 
 #[cfg(test)]

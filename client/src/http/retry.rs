@@ -49,7 +49,7 @@ impl RetryPolicy {
     }
 
     /// How long to pause after `failed` attempts that took `spent` in all; `None` to give up.
-    pub(super) fn pause(
+    pub(crate) fn pause(
         &self,
         failed: u32,
         spent: Duration,
@@ -77,7 +77,7 @@ fn random_fraction() -> f64 {
 }
 
 /// Whether an answer speaks of something that passes.
-pub(super) fn passes(status: StatusCode) -> bool {
+pub(crate) fn passes(status: StatusCode) -> bool {
     matches!(
         status,
         StatusCode::REQUEST_TIMEOUT
@@ -90,12 +90,12 @@ pub(super) fn passes(status: StatusCode) -> bool {
 }
 
 /// Whether an answer says that nothing was done.
-pub(super) fn was_not_done(status: StatusCode) -> bool {
+pub(crate) fn was_not_done(status: StatusCode) -> bool {
     matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
 }
 
 /// What `Retry-After` asks for: seconds, or a date (RFC 9110, 10.2.3).
-pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));

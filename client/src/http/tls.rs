@@ -19,7 +19,7 @@ fn install_provider() {
 
 /// Sets up TLS. A plain `http` server needs no certificates, which may well be missing in a small
 /// container.
-pub(super) fn configure(builder: ClientBuilder, secure: bool) -> Result<ClientBuilder, Error> {
+pub(crate) fn configure(builder: ClientBuilder, secure: bool) -> Result<ClientBuilder, Error> {
     install_provider();
     if secure { Ok(builder.tls_certs_merge(extra()?)) } else { Ok(builder.tls_certs_only([])) }
 }

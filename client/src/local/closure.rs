@@ -56,8 +56,8 @@ fn not_valid(
     }
 }
 
-/// Depth first, without recursion: chains of references may be long.
-fn sort(roots: &[StorePath], mut infos: HashMap<StorePath, PathInfo>) -> Vec<PathInfo> {
+/// References first. Depth first, without recursion: chains of references may be long.
+pub(crate) fn sort(roots: &[StorePath], mut infos: HashMap<StorePath, PathInfo>) -> Vec<PathInfo> {
     let mut sorted = Vec::with_capacity(infos.len());
     let mut entered: HashSet<StorePath> = HashSet::new();
     for root in roots {

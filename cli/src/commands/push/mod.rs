@@ -87,7 +87,8 @@ pub struct HowToPush {
     ignore_upstream: bool,
 }
 
-fn part_size(text: &str) -> Result<usize, String> {
+/// Reads a part size.
+pub fn part_size(text: &str) -> Result<usize, String> {
     usize::try_from(parse_size(text)?).map_err(|_| format!("`{text}` is too large"))
 }
 

@@ -46,7 +46,8 @@ impl Progress {
         Self { header, silent, bars, running: Mutex::default() }
     }
 
-    fn say(&self, text: &str) {
+    /// Says something that stays.
+    pub fn say(&self, text: &str) {
         match &self.bars {
             _ if self.silent => {}
             // The bars stay below what is said.
