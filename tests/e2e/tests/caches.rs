@@ -183,7 +183,8 @@ fn clients_that_trust_the_old_key_or_the_new_one_pull_through_a_rotation() {
     let url = format!("{}/team", server.origin());
     let closure = Closure::tiny();
     let push = mint(data.path(), "ci", &[("team", &["push", "pull"])]);
-    Nix::with(Version::V2_34, &push, PUBLIC).copy_to(&url, &closure);
+    let quickly = format!("{url}?compression=zstd");
+    Nix::with(Version::V2_34, &push, PUBLIC).copy_to(&quickly, &closure);
     let keys = done(&server, "POST", "caches/team/keys", json!({"retire_others_after": 3600}));
     let new = keys["keys"][0]["public_key"].as_str().unwrap().to_owned();
     let pull = mint(data.path(), "dev", &[("team", &["pull"])]);
@@ -203,7 +204,8 @@ fn neither_a_stale_netrc_nor_a_cache_one_may_not_read_stops_a_build() {
     let server = Server::start(data.path());
     let closure = Closure::tiny();
     done(&server, "PUT", "caches/secret", json!({}));
-    Nix::of(Version::V2_34, &server).copy_to(&server.url(), &closure);
+    let quickly = format!("{}?compression=zstd", server.url());
+    Nix::of(Version::V2_34, &server).copy_to(&quickly, &closure);
     let substituters = format!("{0}/secret {0}/default", server.origin());
     let elsewhere = mint(data.path(), "dev", &[("elsewhere", &["pull"])]);
     for version in [Version::V2_8, Version::V2_26, Version::V2_34] {
