@@ -63,7 +63,7 @@ fn a_tree_is_assembled_from_chunks_sent_before_and_survives_a_restart() {
     let (tree, lists) = tree_of(&blob);
     {
         let store = open(dir.path());
-        let assembly = store.assemble(tree.clone(), lists.clone()).unwrap();
+        let mut assembly = store.assemble(tree.clone(), lists.clone()).unwrap();
         assert_eq!(assembly.missing(&[holder]).unwrap().len(), blob.chunks.chunks.len());
         take(&store, holder, &records(&data, &blob)).unwrap();
         let mut assembly = store.assemble(tree.clone(), lists.clone()).unwrap();
@@ -119,7 +119,7 @@ fn what_a_nar_brings_is_claimed_as_well() {
         upload.write(&data).unwrap();
         let uploaded = upload.finish().unwrap();
         assert_eq!((uploaded.tree, uploaded.known), (Digest::of(&tree), known));
-        let assembly = store.assemble(tree.clone(), lists.clone()).unwrap();
+        let mut assembly = store.assemble(tree.clone(), lists.clone()).unwrap();
         assert_eq!(assembly.missing(&[holder]).unwrap(), []);
     }
 }
@@ -169,10 +169,22 @@ fn a_list_that_lies_is_refused() {
     for lists in [Vec::new(), vec![swapped.chunks.encode()], extra] {
         assert!(matches!(store.assemble(tree.clone(), lists), Err(AssemblyError::List(_))));
     }
+    // To who does not hold the chunks, a wrong list says nothing of whether the file is known.
+    read(&honest).unwrap();
+    let (honest_tree, honest_lists) = tree_of(&honest);
+    let mut kept = store.assemble(honest_tree, honest_lists).unwrap();
+    kept.missing(&[holder]).unwrap();
+    kept.read_file(&honest.digest, honest.size, |_| ()).unwrap();
+    kept.finish(holder).unwrap();
+    let stranger = Holder::named(b"stranger");
+    for list in [&swapped, &elsewhere] {
+        let (tree, lists) = tree_of(list);
+        let missing = store.assemble(tree, lists).unwrap().missing(&[stranger]).unwrap();
+        assert_eq!(missing.len(), list.chunks.chunks.len());
+    }
     // A tree is kept only when its lists were proven.
     let unread = store.assemble(tree, lists).unwrap();
     assert!(matches!(unread.finish(holder), Err(AssemblyError::Blob { .. })));
-    read(&honest).unwrap();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::{Directory, MAX_DEPTH, Node, NodeName, SymlinkTarget, Tree, TreeError};
+use super::{Directory, Entry, MAX_DEPTH, Node, NodeName, SymlinkTarget, Tree, TreeError};
 use crate::Digest;
 
 /// What the directories of one tree may weigh, encoded. They are held in memory until the tree is
@@ -55,14 +55,12 @@ impl TreeBuilder {
     pub fn place(&mut self, name: Option<NodeName>, node: Node) -> Result<(), BuildError> {
         match (self.open.last_mut(), name) {
             (Some(parent), Some(name)) => {
-                self.weight += name.as_bytes().len() + 48;
-                if let Node::Symlink { target } = &node {
-                    self.weight += target.as_bytes().len();
-                }
+                let entry = Entry { name, node };
+                self.weight += entry.weight();
                 if self.weight > MAX_TREE {
                     return Err(BuildError::TooManyEntries);
                 }
-                parent.directory.push(name, node)?;
+                parent.directory.push(entry.name, entry.node)?;
             }
             _ => self.root = Some(node),
         }

@@ -60,8 +60,12 @@ impl ChunkList {
 
     /// Reads what [`ChunkList::encode`] wrote; anything else is refused.
     pub fn decode(bytes: &[u8]) -> Result<Self, TreeError> {
-        let wire = wire::ChunkList::decode(bytes)
-            .map_err(|source| TreeError::Protobuf { what: "a chunk list", source })?;
+        let bad = |source| TreeError::Protobuf { what: "a chunk list", source };
+        // Each chunk is named by its digest.
+        if wire::count_fields(bytes).map_err(bad)? > bytes.len() / Digest::LEN {
+            return Err(TreeError::NotCanonical("a chunk list"));
+        }
+        let wire = wire::ChunkList::decode(bytes).map_err(bad)?;
         let chunks = wire.chunks.into_iter().map(|chunk| {
             let patches = chunk.patches.into_iter().map(|patch| {
                 let hash = patch

@@ -3,7 +3,7 @@
 use prost::Message;
 
 use super::wire;
-use super::{Node, NodeName, SymlinkTarget, TreeError, digest_field};
+use super::{MAX_ENTRIES, Node, NodeName, SymlinkTarget, TreeError, digest_field};
 use crate::Digest;
 
 /// One entry of a directory.
@@ -13,6 +13,17 @@ pub struct Entry {
     pub name: NodeName,
     /// What it is.
     pub node: Node,
+}
+
+impl Entry {
+    /// What it weighs in memory, and in the framing of a NAR, about.
+    pub(super) fn weight(&self) -> usize {
+        let target = match &self.node {
+            Node::Symlink { target } => target.as_bytes().len(),
+            _ => 0,
+        };
+        self.name.as_bytes().len() + 48 + target
+    }
 }
 
 /// A directory. Entries are unique and sorted by the bytes of their names.
@@ -80,8 +91,11 @@ impl Directory {
 
     /// Reads a canonical encoding; anything else is refused.
     pub fn decode(bytes: &[u8]) -> Result<Self, TreeError> {
-        let wire = wire::Directory::decode(bytes)
-            .map_err(|source| TreeError::Protobuf { what: "a directory", source })?;
+        let bad = |source| TreeError::Protobuf { what: "a directory", source };
+        if wire::count_fields(bytes).map_err(bad)? as u64 > MAX_ENTRIES {
+            return Err(TreeError::TooManyEntries);
+        }
+        let wire = wire::Directory::decode(bytes).map_err(bad)?;
         let mut entries =
             Vec::with_capacity(wire.directories.len() + wire.files.len() + wire.symlinks.len());
         for d in &wire.directories {

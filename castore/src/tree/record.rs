@@ -10,7 +10,7 @@ use std::slice;
 use prost::Message;
 
 use super::wire;
-use super::{Directory, Entry, MAX_DEPTH, MAX_ENTRIES, Node, TreeError, digest_field};
+use super::{Directory, Entry, MAX_DEPTH, MAX_ENTRIES, MAX_TREE, Node, TreeError, digest_field};
 use crate::Digest;
 
 /// Everything below a root but the bytes of its files.
@@ -92,8 +92,12 @@ impl Tree {
     /// under its own digest and with its own size. Anything but the one record of its tree is
     /// refused.
     pub fn decode(bytes: &[u8]) -> Result<Self, TreeError> {
-        let wire = wire::Tree::decode(bytes)
-            .map_err(|source| TreeError::Protobuf { what: "a tree", source })?;
+        let bad = |source| TreeError::Protobuf { what: "a tree", source };
+        // Every directory but the root is named in another, every list by two digests.
+        if wire::count_fields(bytes).map_err(bad)? > bytes.len() / Digest::LEN + 2 {
+            return Err(TreeError::NotCanonical("a tree"));
+        }
+        let wire = wire::Tree::decode(bytes).map_err(bad)?;
         let root =
             Node::from_wire(wire.root.ok_or(TreeError::Inconsistent("a tree has no root"))?)?;
         let mut lists = BTreeMap::new();
@@ -103,8 +107,10 @@ impl Tree {
         let mut unnamed_lists: HashSet<Digest> = lists.keys().copied().collect();
         let mut order = Vec::with_capacity(wire.directories.len());
         let mut directories = HashMap::with_capacity(wire.directories.len());
-        // How deep directories are nested below each one, itself included.
-        let mut heights: HashMap<Digest, usize> = HashMap::with_capacity(wire.directories.len());
+        // How deep directories are nested below each one, and what they weigh with everything below,
+        // wherever it appears; itself included.
+        let mut below: HashMap<Digest, (usize, usize)> =
+            HashMap::with_capacity(wire.directories.len());
         let mut check = |directories: &HashMap<Digest, Directory>, node: &Node| match node {
             Node::Directory { digest, size } => match directories.get(digest) {
                 Some(directory) if directory.size() == Some(*size) => Ok(()),
@@ -119,18 +125,24 @@ impl Tree {
         };
         for encoded in &wire.directories {
             let directory = Directory::decode(encoded)?;
-            let mut height = 1;
+            let (mut height, mut weight) = (1, 0usize);
             for entry in directory.entries() {
                 check(&directories, &entry.node)?;
+                weight = weight.saturating_add(entry.weight());
                 if let Node::Directory { digest, .. } = &entry.node {
-                    height = height.max(1 + heights.get(digest).copied().unwrap_or_default());
+                    let (depth, more) = below.get(digest).copied().unwrap_or_default();
+                    height = height.max(1 + depth);
+                    weight = weight.saturating_add(more);
                 }
             }
             if height > MAX_DEPTH {
                 return Err(TreeError::TooDeep);
             }
+            if weight > MAX_TREE {
+                return Err(TreeError::TooManyEntries);
+            }
             let digest = Digest::of(encoded);
-            heights.insert(digest, height);
+            below.insert(digest, (height, weight));
             order.push(digest);
             directories.insert(digest, directory);
         }
@@ -243,6 +255,34 @@ mod tests {
         let root = below.node_for(&below.encode()).unwrap();
         let record = Tree::encode_parts(&root, directories, &BTreeMap::new());
         assert!(matches!(Tree::decode(&record), Err(TreeError::TooManyEntries)));
+    }
+
+    #[test]
+    fn long_symlinks_count_wherever_they_appear() {
+        let mut leaf = Directory::default();
+        for name in b'a'..=b'z' {
+            let node = Node::Symlink { target: vec![b't'; 4095][..].try_into().unwrap() };
+            leaf.push([name][..].try_into().unwrap(), node).unwrap();
+        }
+        let mut below = leaf;
+        let mut directories = vec![below.encode()];
+        for _ in 0..11 {
+            let node = below.node_for(&below.encode()).unwrap();
+            below = Directory::default();
+            below.push(b"a"[..].try_into().unwrap(), node.clone()).unwrap();
+            below.push(b"b"[..].try_into().unwrap(), node).unwrap();
+            directories.push(below.encode());
+        }
+        let root = below.node_for(&below.encode()).unwrap();
+        let record = Tree::encode_parts(&root, directories, &BTreeMap::new());
+        assert!(matches!(Tree::decode(&record), Err(TreeError::TooManyEntries)));
+    }
+
+    #[test]
+    fn a_message_of_empty_fields_is_refused_before_it_is_decoded() {
+        let mut empty_directories = Vec::new();
+        (0..100_000).for_each(|_| empty_directories.extend([0x12, 0]));
+        assert!(matches!(Tree::decode(&empty_directories), Err(TreeError::NotCanonical(_))));
     }
 
     #[test]

@@ -113,3 +113,16 @@ pub(super) struct Patch {
     #[prost(bytes = "vec", tag = "2")]
     pub hash: Vec<u8>,
 }
+
+/// How many fields a message has. Two bytes of a message can become a hundred in memory, so
+/// messages from outside are counted before they are decoded.
+pub(super) fn count_fields(mut bytes: &[u8]) -> Result<usize, prost::DecodeError> {
+    use prost::encoding::{DecodeContext, decode_key, skip_field};
+    let mut count = 0;
+    while !bytes.is_empty() {
+        let (tag, wire_type) = decode_key(&mut bytes)?;
+        skip_field(wire_type, tag, &mut bytes, DecodeContext::default())?;
+        count += 1;
+    }
+    Ok(count)
+}
