@@ -87,10 +87,16 @@ pub fn send(origin: &str, request: &[u8]) -> RawAnswer {
     let address: SocketAddr = origin.trim_start_matches("http://").parse().expect("an address");
     let mut stream = TcpStream::connect(address).expect("the server listens");
     stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
-    stream.write_all(request).expect("the request is taken");
+    let sent = stream.write_all(request);
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).expect("an answer");
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
+    let read = stream.read_to_end(&mut answer);
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
+    // A server may have answered before it has taken all of it.
+    let (Some(end), Ok(_)) = (end, read) else {
+        let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
+        let (line, length) = (String::from_utf8_lossy(line), request.len());
+        panic!("{line}, {length} bytes (sent: {sent:?}): no answer")
+    };
     let (head, bytes) = (String::from_utf8_lossy(&answer[..end]), answer[end + 4..].to_vec());
     let lines = head.lines().filter(|line| !line.to_ascii_lowercase().starts_with("date:"));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
