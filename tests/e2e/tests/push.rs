@@ -1,6 +1,10 @@
 //! What a push costs: requests, bytes on the wire, time on a long line, memory; and what is left of
 //! one that was killed. The figures are printed.
-#![allow(clippy::expect_used, reason = "a helper that fails should fail its test")]
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a helper that fails should fail its test, and figures are there to be read"
+)]
 
 use std::collections::HashMap;
 use std::path::Path;
