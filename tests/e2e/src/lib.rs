@@ -17,6 +17,7 @@ pub mod attic;
 pub mod closure;
 pub mod codec;
 pub mod fake;
+pub mod file_server;
 pub mod granary;
 pub mod http;
 pub mod issuer;
@@ -36,6 +37,7 @@ pub mod wire;
 
 pub use closure::Closure;
 pub use fake::FakeServer;
+pub use file_server::FileServer;
 pub use granary::Home;
 pub use http::Http;
 pub use issuer::Issuer;
