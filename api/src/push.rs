@@ -86,6 +86,28 @@ pub struct Manifest {
     pub lists: Vec<Vec<u8>>,
 }
 
+/// The shortest chunk list: two chunks, each named by its digest.
+const MIN_LIST: usize = 64;
+
+impl Manifest {
+    /// Reads an encoded manifest from outside. Its lists are counted first, because two bytes of it
+    /// can become many in memory.
+    pub fn decode_bounded(bytes: &[u8]) -> Result<Self, String> {
+        use prost::encoding::{DecodeContext, decode_key, skip_field};
+        let bad = |error: prost::DecodeError| error.to_string();
+        let (mut rest, mut fields) = (bytes, 0);
+        while !rest.is_empty() {
+            let (tag, wire_type) = decode_key(&mut rest).map_err(bad)?;
+            skip_field(wire_type, tag, &mut rest, DecodeContext::default()).map_err(bad)?;
+            fields += 1;
+        }
+        if fields > bytes.len() / MIN_LIST + 1 {
+            return Err("it has more lists than it could have".to_owned());
+        }
+        prost::Message::decode(bytes).map_err(bad)
+    }
+}
+
 /// What became of a path.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct PathOutcome {
@@ -114,4 +136,6 @@ pub enum Outcome {
     Refused = 3,
     /// It refers to a path before it in the same request that was not published.
     Deferred = 4,
+    /// The server failed on it; trying again later may help.
+    Failed = 5,
 }

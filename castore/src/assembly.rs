@@ -144,13 +144,13 @@ impl Assembly {
     }
 
     /// Gives the bytes of a file of the tree to `each`, and proves on the way that they are the
-    /// blob's.
+    /// blob's. Stops, and says so with false, when `each` wants no more.
     pub fn read_file(
         &mut self,
         blob: &Digest,
         size: u64,
-        mut each: impl FnMut(&[u8]),
-    ) -> Result<(), AssemblyError> {
+        mut each: impl FnMut(&[u8]) -> bool,
+    ) -> Result<bool, AssemblyError> {
         let chunks = self.chunks_of(blob, size)?;
         let mut proof = self.unproven.contains(blob).then(|| BlobBuilder::new(size));
         for chunk in &chunks {
@@ -160,7 +160,9 @@ impl Assembly {
             if let Some(proof) = &mut proof {
                 proof.write(&self.plain);
             }
-            each(&self.plain);
+            if !each(&self.plain) {
+                return Ok(false);
+            }
         }
         if let Some(proof) = proof {
             let found = proof.finish();
@@ -173,7 +175,7 @@ impl Assembly {
             }
             self.unproven.remove(blob);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Keeps the tree, every file of which has been read, and gives `holder` claims to its chunks.

@@ -1,7 +1,7 @@
 //! Bodies between the async side and the threads that may block.
 
 use std::io::{self, Read};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
@@ -17,6 +17,9 @@ use crate::error::ApiError;
 const UPLOAD_QUEUE: usize = 2;
 /// How long a client may send nothing at all.
 const STALL: Duration = Duration::from_secs(120);
+/// Beyond that, no body may come slower than this on average, in bytes per second: less than a modem
+/// does, and enough that nobody holds a turn for days.
+const SLOWEST: u64 = 1024;
 /// After a refusal, so much of what the client still sends is read and thrown away, so that it gets
 /// to see the answer instead of a broken connection.
 const DRAIN: usize = 8 * 1024 * 1024;
@@ -50,9 +53,10 @@ pub(crate) async fn with_body<T: Send + 'static>(
     let (sender, pieces) = mpsc::channel(UPLOAD_QUEUE);
     let reader = UploadReader { pieces, current: Bytes::new() };
     let work = tokio::task::spawn_blocking(move || work(reader));
+    let mut pace = Pace::new();
     loop {
         let piece = match next_piece(&mut body).await {
-            Some(piece) => piece,
+            Some(piece) => pace.count(piece),
             None => break,
         };
         let failed = piece.is_err();
@@ -69,6 +73,30 @@ pub(crate) async fn with_body<T: Send + 'static>(
         drain(body).await;
     }
     result
+}
+
+/// How fast a body comes.
+struct Pace {
+    started: Instant,
+    bytes: u64,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self { started: Instant::now(), bytes: 0 }
+    }
+
+    /// Counts a piece; an error when all of them came too slowly.
+    fn count(&mut self, piece: io::Result<Bytes>) -> io::Result<Bytes> {
+        let piece = piece?;
+        self.bytes += piece.len() as u64;
+        let allowed = STALL + Duration::from_secs(self.bytes / SLOWEST);
+        if self.started.elapsed() > allowed {
+            Err(io::ErrorKind::TimedOut.into())
+        } else {
+            Ok(piece)
+        }
+    }
 }
 
 async fn next_piece(body: &mut Body) -> Option<io::Result<Bytes>> {
@@ -136,9 +164,9 @@ pub(crate) async fn read_prefix(body: &mut Body, length: usize) -> Result<Vec<u8
 
 /// Reads a body of at most `limit` bytes whole.
 pub(crate) async fn read_small(mut body: Body, limit: usize) -> Result<Vec<u8>, ApiError> {
-    let mut out = Vec::new();
+    let (mut out, mut pace) = (Vec::new(), Pace::new());
     while let Some(piece) = next_piece(&mut body).await {
-        let piece = piece.map_err(unread)?;
+        let piece = pace.count(piece).map_err(unread)?;
         if out.len() + piece.len() > limit {
             drain(body).await;
             return Err(ApiError::TooLarge(format!("the body is longer than {limit} bytes")));

@@ -40,6 +40,8 @@ pub(crate) enum ApiError {
     Timeout,
     /// The client may not do this.
     Refused(Refusal),
+    /// Too much is under way; later there may be room.
+    Busy,
     /// The disk is full.
     Full,
     /// The server is at fault; the reason is in its log.
@@ -99,6 +101,10 @@ impl ApiError {
                 (S::SERVICE_UNAVAILABLE, "NoIssuerKeys", refusal.to_string())
             }
             Self::Refused(refusal) => (S::UNAUTHORIZED, "Unauthorized", refusal.to_string()),
+            Self::Busy => {
+                let text = "the server is busy with other uploads: try again".to_owned();
+                (S::SERVICE_UNAVAILABLE, "Busy", text)
+            }
             Self::Full => {
                 (S::INSUFFICIENT_STORAGE, "DiskFull", "the server's disk is full".to_owned())
             }
@@ -148,6 +154,9 @@ fn complete(mut response: Response, allowed: Option<&'static str>) -> Response {
     if status == StatusCode::UNAUTHORIZED {
         let challenge = HeaderValue::from_static("Basic realm=\"granary\"");
         headers.insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
     }
     if let Some(allowed) = allowed {
         headers.insert(header::ALLOW, HeaderValue::from_static(allowed));

@@ -28,20 +28,17 @@ mod reply;
 mod routes;
 mod server;
 pub mod token;
+mod turns;
 
 use std::sync::Arc;
 
 use narbridge::Storehouse;
-use tokio::sync::Semaphore;
 
 pub use auth::{Auth, new_id};
 pub use oidc::{IssuerError, Issuers};
 pub use server::serve;
 
-/// Uploads that are taken in at the same time; more wait their turn. Each may hold some 10 MB (a
-/// decoder's window, chunks in flight), and a few are enough to keep the cores busy while slow
-/// clients send.
-const CONCURRENT_UPLOADS: usize = 16;
+use turns::Turns;
 
 /// Limits that an operator may set.
 #[derive(Clone, Copy, Debug)]
@@ -61,13 +58,12 @@ pub struct App {
     house: Arc<Storehouse>,
     auth: Auth,
     limits: Limits,
-    uploads: Arc<Semaphore>,
+    turns: Arc<Turns>,
 }
 
 impl App {
     /// An application over a storehouse.
     pub fn new(house: Arc<Storehouse>, auth: Auth, limits: Limits) -> Arc<Self> {
-        let uploads = Arc::new(Semaphore::new(CONCURRENT_UPLOADS));
-        Arc::new(Self { house, auth, limits, uploads })
+        Arc::new(Self { house, auth, limits, turns: Arc::new(Turns::new()) })
     }
 }

@@ -61,6 +61,8 @@ impl Issuer {
             (Some(host), Some(port)) => format!("{host}:{port}"),
             (host, _) => host.unwrap_or_default().to_owned(),
         };
+        // Several issuers may share a host: realms, organisations.
+        let host = format!("{host}{}", url.path().trim_end_matches('/'));
         let file = saved::path(dir, &config.issuer);
         let keys = saved::read(&file, &config.issuer).unwrap_or_default();
         Ok(Self {

@@ -40,6 +40,11 @@ impl Grants {
         self.0.iter().any(|(pattern, given)| given.contains(&permission) && matches(pattern, cache))
     }
 
+    /// Whether this may be done to any cache, whatever its name.
+    pub fn permit_somewhere(&self, permission: Permission) -> bool {
+        self.0.values().any(|given| given.contains(&permission))
+    }
+
     /// Whether everything is permitted on every cache, by the pattern `*` alone.
     pub fn are_all(&self) -> bool {
         let given = self.0.get("*");

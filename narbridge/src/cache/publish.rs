@@ -73,6 +73,10 @@ impl Cache {
         nar: &UploadedNar,
         uploader: &str,
     ) -> Result<u64, PublishError> {
+        if info.signatures.len() > MAX_SIGNATURES {
+            let why = format!("{} are too many: {MAX_SIGNATURES} are kept", info.signatures.len());
+            return Err(wrong("Sig", why));
+        }
         let hash = info.store_path.hash();
         let mut record = PathRecord {
             name: info.store_path.name().to_owned(),
@@ -204,10 +208,13 @@ fn base_names(references: &[StorePath]) -> Vec<String> {
     names
 }
 
+/// Signatures of a path. Nobody verifies them here, and everybody is sent them.
+const MAX_SIGNATURES: usize = 64;
+
 /// Signatures that came earlier stay.
 fn keep_signatures(signatures: &mut Vec<String>, before: Vec<String>) {
     for signature in before {
-        if !signatures.contains(&signature) {
+        if signatures.len() < MAX_SIGNATURES && !signatures.contains(&signature) {
             signatures.push(signature);
         }
     }

@@ -55,6 +55,9 @@ pub enum PushError {
     /// The store is at fault.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Nobody waits for the answer any more.
+    #[error("the client has gone")]
+    Abandoned,
 }
 
 impl From<CacheError> for PushError {
@@ -137,7 +140,7 @@ impl Cache {
 
     /// Publishes a path whose chunks came before. `info` says what it is to be (its URL does not
     /// matter), `tree` and `lists` what it holds. The NAR is made and hashed before anything is
-    /// visible. Blocks.
+    /// visible; that may take long, and is given up when `wanted` says so. Blocks.
     pub fn publish_pushed(
         &self,
         info: &NarInfo<'_>,
@@ -145,6 +148,7 @@ impl Cache {
         lists: Vec<Vec<u8>>,
         pusher: &Pusher,
         max_nar_size: u64,
+        wanted: &dyn Fn() -> bool,
     ) -> Result<PushOutcome, PushError> {
         if info.nar_size > max_nar_size {
             let why = format!("this server takes {max_nar_size} bytes (--max-nar-size)");
@@ -159,7 +163,7 @@ impl Cache {
         let root = assembly.tree().root().encode();
         let digest = Digest::of(assembly.encoded());
         if !(assembly.is_proven() && self.is_verified(&digest, info)?) {
-            verify(&mut assembly, info)?;
+            verify(&mut assembly, info, wanted)?;
         }
         let tree = assembly.finish(self.holder())?;
         let verified = verified_value(info.nar_hash, info.nar_size);
@@ -184,15 +188,19 @@ impl Cache {
     }
 }
 
-/// The longest manifest, in bytes: that of a tree of two million files.
-const MAX_MANIFEST: usize = 512 * 1024 * 1024;
+/// The longest manifest, in bytes: the largest tree, and the lists of 100 GB of files.
+const MAX_MANIFEST: usize = castore::tree::MAX_TREE + 32 * 1024 * 1024;
 
 fn verified_value(nar_hash: Sha256, nar_size: u64) -> Vec<u8> {
     [&nar_hash.as_bytes()[..], &nar_size.to_be_bytes()].concat()
 }
 
 /// Makes the NAR of the tree and holds it against what was said of it.
-fn verify(assembly: &mut Assembly, info: &NarInfo<'_>) -> Result<(), PushError> {
+fn verify(
+    assembly: &mut Assembly,
+    info: &NarInfo<'_>,
+    wanted: &dyn Fn() -> bool,
+) -> Result<(), PushError> {
     let tree = assembly.tree().clone();
     // First without its files, which may be many times as long as it was said to be.
     let (mut walk, mut framing) = (Walk::new(&tree), Vec::new());
@@ -216,7 +224,13 @@ fn verify(assembly: &mut Assembly, info: &NarInfo<'_>) -> Result<(), PushError> 
         let file = walk.next_file(&mut framing)?;
         hasher.update(&framing);
         let Some(file) = file else { break };
-        assembly.read_file(&file.digest, file.size, |piece| hasher.update(piece))?;
+        let read = assembly.read_file(&file.digest, file.size, |piece| {
+            hasher.update(piece);
+            wanted()
+        })?;
+        if !read {
+            return Err(PushError::Abandoned);
+        }
     }
     let found = Sha256::from(<[u8; 32]>::from(hasher.finalize()));
     if found != info.nar_hash {

@@ -61,7 +61,12 @@ pub(super) async fn revocations(call: Call) -> Result<Response, ApiError> {
 
 async fn revoke(call: Call) -> Result<Response, ApiError> {
     // Whoever has no token at all need not send anything.
-    let own = call.caller.claims()?.ok_or(Refusal::NoToken)?.id.clone();
+    let claims = call.caller.claims()?.ok_or(Refusal::NoToken)?;
+    // Anybody may have an identity token for this server; each revocation is kept for ever.
+    if claims.grants.by_pattern().is_empty() {
+        return Err(Refusal::NoGrant.into());
+    }
+    let own = claims.id.clone();
     let body = read_small(call.body, MAX_BODY).await?;
     let revoke: Revoke = serde_json::from_slice(&body).map_err(|error| {
         let wanted = "{\"id\": …} or {\"subject\": …} is wanted";

@@ -27,6 +27,13 @@ use crate::body::{blocking, read_small, with_body};
 use crate::error::ApiError;
 use crate::reply;
 
+/// Paths in one request.
+const MAX_PATHS_AT_ONCE: usize = 4096;
+/// Outcomes that wait for the client to read them.
+const OUTCOMES: usize = 4;
+/// What is said of a path that is not to blame.
+const FAILED: &str = "the server failed on it, and its log says why: try again later";
+
 const OCTETS: &str = "application/octet-stream";
 
 /// The longest bodies of `missing` and `paths`, the latter as it comes and decompressed. They are
@@ -94,7 +101,7 @@ pub(super) async fn missing_chunks(call: Call, cache: &str) -> Result<Response, 
 /// `chunks`
 pub(super) async fn chunks(call: Call, cache: &str) -> Result<Response, ApiError> {
     let Admitted { cache, pusher } = admit(&call, cache)?;
-    let turn = call.app.uploads.clone().acquire_owned().await;
+    let turn = call.app.turns.take(&pusher.subject).await?;
     with_body(call.body, move |reader| {
         let _turn = turn;
         let reader = io::BufReader::with_capacity(64 * 1024, reader.take(MAX_BODY as u64));
@@ -108,22 +115,20 @@ pub(super) async fn chunks(call: Call, cache: &str) -> Result<Response, ApiError
 pub(super) async fn paths(call: Call, cache: &str) -> Result<Response, ApiError> {
     let Admitted { cache, pusher } = admit(&call, cache)?;
     let limit = call.app.limits.max_nar_size;
-    let turn = call.app.uploads.clone().acquire_owned().await;
     let body = read_small(call.body, MAX_PATHS_BODY).await?;
     let messages = blocking(move || messages(&body)).await?;
-    let (sender, outcomes) = mpsc::unbounded_channel();
-    tokio::task::spawn_blocking(move || {
-        let _turn = turn;
-        let mut unpublished = HashSet::new();
-        for message in messages {
-            let outcome = publish(&cache, &pusher, &message, limit, &mut unpublished);
-            // Nobody may be listening any more; what was begun is finished all the same.
-            let failed = outcome.is_err();
-            let _ = sender.send(outcome);
-            if failed {
-                break;
-            }
-        }
+    let (sender, outcomes) = mpsc::channel(OUTCOMES);
+    let app = call.app;
+    tokio::spawn(async move {
+        // Signs of life go out while this waits.
+        let turn = match app.turns.take(&pusher.subject).await {
+            Ok(turn) => turn,
+            Err(error) => return drop(sender.send(Err(error)).await),
+        };
+        tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            publish_all(&cache, &pusher, messages, limit, &sender);
+        });
     });
     let kind = HeaderValue::from_static(OCTETS);
     let mut response = Response::new(Body::from_stream(told(outcomes)));
@@ -131,10 +136,29 @@ pub(super) async fn paths(call: Call, cache: &str) -> Result<Response, ApiError>
     Ok(response)
 }
 
-/// The outcomes as they come, and signs of life between. What is the server's fault breaks the
-/// connection, so that the client asks again.
+/// Publishes one path after the other, for as long as somebody waits for the outcomes.
+fn publish_all(
+    cache: &Cache,
+    pusher: &Pusher,
+    messages: Vec<Vec<u8>>,
+    max_nar_size: u64,
+    outcomes: &mpsc::Sender<Result<PathOutcome, ApiError>>,
+) {
+    let mut unpublished = HashSet::new();
+    let wanted = || !outcomes.is_closed();
+    for message in messages {
+        let outcome = publish(cache, pusher, &message, max_nar_size, &mut unpublished, &wanted);
+        let failed = outcome.is_err();
+        if outcomes.blocking_send(outcome).is_err() || failed {
+            return;
+        }
+    }
+}
+
+/// The outcomes as they come, and signs of life between. When the server is too busy the stream
+/// breaks off, so that the client asks again.
 fn told(
-    outcomes: mpsc::UnboundedReceiver<Result<PathOutcome, ApiError>>,
+    outcomes: mpsc::Receiver<Result<PathOutcome, ApiError>>,
 ) -> impl Stream<Item = io::Result<Vec<u8>>> {
     futures_util::stream::unfold(Some(outcomes), |outcomes| async {
         let mut outcomes = outcomes?;
@@ -171,6 +195,11 @@ fn messages(body: &[u8]) -> Result<Vec<Vec<u8>>, ApiError> {
         }
         let (message, later) =
             rest.split_at_checked(length).ok_or_else(|| bad("the last message is cut off"))?;
+        if messages.len() == MAX_PATHS_AT_ONCE {
+            return Err(bad(&format!(
+                "there are more than {MAX_PATHS_AT_ONCE}: send fewer at once"
+            )));
+        }
         messages.push(message.to_vec());
         rest = later;
     }
@@ -186,18 +215,26 @@ fn outcome(outcome: Outcome, message: String, missing: &[Digest]) -> PathOutcome
 enum Trouble {
     /// It is the path's fault: the others are none the worse.
     Refused(String),
-    /// It is the server's fault.
-    Ours(ApiError),
+    /// It is the server's fault, and in its log.
+    Ours,
+}
+
+impl Trouble {
+    fn ours(error: impl Into<ApiError>) -> Self {
+        // Making it one writes it to the log.
+        let _: ApiError = error.into();
+        Self::Ours
+    }
 }
 
 impl From<PushError> for Trouble {
     fn from(error: PushError) -> Self {
         use castore::AssemblyError;
         match error {
-            PushError::Publish(PublishError::Cache(error)) => Self::Ours(error.into()),
+            PushError::Publish(PublishError::Cache(error)) => Self::ours(error),
             PushError::Publish(error) => Self::Refused(error.to_string()),
             PushError::Assembly(AssemblyError::Store(error)) | PushError::Store(error) => {
-                Self::Ours(error.into())
+                Self::ours(error)
             }
             PushError::Assembly(error) => Self::Refused(error.to_string()),
             error => Self::Refused(error.to_string()),
@@ -212,6 +249,7 @@ fn publish(
     message: &[u8],
     max_nar_size: u64,
     unpublished: &mut HashSet<String>,
+    wanted: &dyn Fn() -> bool,
 ) -> Result<PathOutcome, ApiError> {
     let path = match PublishPath::decode(message) {
         Ok(path) => path,
@@ -221,13 +259,13 @@ fn publish(
     let result = if path.references.iter().any(|other| unpublished.contains(other)) {
         outcome(Outcome::Deferred, String::new(), &[])
     } else {
-        match try_publish(cache, pusher, path, max_nar_size) {
+        match try_publish(cache, pusher, path, max_nar_size, wanted) {
             Ok(PushOutcome::Published) => {
                 return Ok(outcome(Outcome::Published, String::new(), &[]));
             }
             Ok(PushOutcome::Missing(missing)) => outcome(Outcome::Missing, String::new(), &missing),
             Err(Trouble::Refused(why)) => outcome(Outcome::Refused, why, &[]),
-            Err(Trouble::Ours(error)) => return Err(error),
+            Err(Trouble::Ours) => outcome(Outcome::Failed, FAILED.to_owned(), &[]),
         }
     };
     unpublished.insert(name);
@@ -239,6 +277,7 @@ fn try_publish(
     pusher: &Pusher,
     path: PublishPath,
     max_nar_size: u64,
+    wanted: &dyn Fn() -> bool,
 ) -> Result<PushOutcome, Trouble> {
     let wrong =
         |field: &str, why: &dyn std::fmt::Display| Trouble::Refused(format!("{field}: {why}"));
@@ -255,8 +294,8 @@ fn try_publish(
         }
     };
     let Manifest { tree, lists } =
-        Manifest::decode(&manifest[..]).map_err(|error| wrong("manifest", &error))?;
-    Ok(cache.publish_pushed(&info, tree, lists, pusher, max_nar_size)?)
+        Manifest::decode_bounded(&manifest).map_err(|error| wrong("manifest", &error))?;
+    Ok(cache.publish_pushed(&info, tree, lists, pusher, max_nar_size, wanted)?)
 }
 
 /// What the message says of the path, as types.

@@ -25,6 +25,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, Method};
 use axum::response::Response;
+use granary_api::Permission;
 
 use crate::App;
 use crate::auth::Caller;
@@ -44,13 +45,14 @@ struct Call {
     body: Body,
 }
 
-/// Turns those away who have no good token, before anything that they send is read: which cache they
+/// Turns those away who may push nowhere, before anything that they send is read: which cache they
 /// mean stands in the body.
 fn require_token(caller: &Caller) -> Result<(), Refusal> {
     match caller {
         Caller::Anonymous => Err(Refusal::NoToken),
         Caller::Refused(refusal) => Err(*refusal),
-        Caller::Bearer(_) => Ok(()),
+        Caller::Bearer(bearer) if bearer.claims.grants.permit_somewhere(Permission::Push) => Ok(()),
+        Caller::Bearer(_) => Err(Refusal::Forbidden),
     }
 }
 

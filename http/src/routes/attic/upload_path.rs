@@ -53,7 +53,7 @@ pub(super) async fn answer(call: Call) -> Result<Response, ApiError> {
             return Err(refusal);
         }
     };
-    let turn = app.uploads.clone().acquire_owned().await;
+    let turn = app.turns.take(&pusher.subject).await?;
     let limit = app.limits.max_nar_size;
     let outcome = with_body(body, move |reader| {
         let _turn = turn;

@@ -41,6 +41,9 @@ pub(super) async fn get(call: Call, name: FileName) -> Result<Response, ApiError
             headers.insert(name, value);
         }
     }
+    // What anybody with a token to push has put there is shown by no browser as a page of ours.
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
     if !head {
         *response.body_mut() = stream(first, Box::new(file));
     }
@@ -48,6 +51,7 @@ pub(super) async fn get(call: Call, name: FileName) -> Result<Response, ApiError
 }
 
 pub(super) async fn put(call: Call, name: FileName) -> Result<Response, ApiError> {
+    let _turn = call.app.turns.take(&call.subject).await?;
     let body = read_small(call.body, MAX_FILE).await?;
     let text = |name| header_text(&call.headers, name).to_owned();
     let (kind, encoding) = (text(header::CONTENT_TYPE), text(header::CONTENT_ENCODING));

@@ -21,6 +21,7 @@ pub(super) async fn get(call: Call, hash: StorePathHash) -> Result<Response, Api
 }
 
 pub(super) async fn put(call: Call) -> Result<Response, ApiError> {
+    let _turn = call.app.turns.take(&call.subject).await?;
     let text = read_decoded(&call.headers, call.body, MAX_LISTING).await?;
     blocking(move || {
         serde_json::from_slice::<Listing>(&text)

@@ -18,6 +18,7 @@ use nix_compat::store_path::StorePathHash;
 
 use crate::App;
 use crate::admission::{self, Right};
+use crate::auth::Caller;
 use crate::body::hear_out;
 use crate::error::ApiError;
 use crate::reply;
@@ -54,11 +55,20 @@ impl Resource {
 struct Call {
     app: Arc<App>,
     cache: Arc<Cache>,
-    /// Subject of an uploader who may not read the cache, and is not told what is in it.
-    blind: Option<String>,
+    /// Subject of the caller's token.
+    subject: String,
+    /// Whether the caller may read the cache. One who may not is not told what is in it.
+    reads: bool,
     method: Method,
     headers: HeaderMap,
     body: Body,
+}
+
+impl Call {
+    /// The subject, if the caller may not read the cache.
+    fn blind(&self) -> Option<String> {
+        (!self.reads).then(|| self.subject.clone())
+    }
 }
 
 /// Answers a request for something below a cache.
@@ -66,8 +76,10 @@ pub(super) async fn answer(app: Arc<App>, request: Request) -> Result<Response, 
     let (parts, body) = request.into_parts();
     let (method, headers) = (parts.method, parts.headers);
     match admit(&app, &method, parts.uri.path(), &headers).await {
-        Ok((cache, blind, resource)) => {
-            dispatch(Call { app, cache, blind, method, headers, body }, resource).await
+        Ok((cache, caller, resource)) => {
+            let subject = caller.subject().unwrap_or_default().to_owned();
+            let reads = admission::reads(&caller, &cache);
+            dispatch(Call { app, cache, subject, reads, method, headers, body }, resource).await
         }
         Err(refusal) => {
             hear_out(&headers, body).await;
@@ -82,7 +94,7 @@ async fn admit(
     method: &Method,
     path: &str,
     headers: &HeaderMap,
-) -> Result<(Arc<Cache>, Option<String>, Resource), ApiError> {
+) -> Result<(Arc<Cache>, Caller, Resource), ApiError> {
     let read = match *method {
         Method::GET | Method::HEAD => true,
         Method::PUT => false,
@@ -102,9 +114,7 @@ async fn admit(
     };
     let caller = app.auth.caller(headers).await;
     let cache = admission::admit(app, &caller, name, right)?;
-    let blind = !admission::reads(&caller, &cache);
-    let blind = blind.then(|| caller.subject().unwrap_or_default().to_owned());
-    Ok((cache, blind, resource.ok_or(ApiError::NotFound)?))
+    Ok((cache, caller, resource.ok_or(ApiError::NotFound)?))
 }
 
 /// What a path below a cache names. Nix escapes a few characters (the `!` of realisations) in URLs.

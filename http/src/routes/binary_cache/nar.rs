@@ -88,9 +88,9 @@ pub(super) async fn put(call: Call, name: NarName) -> Result<Response, ApiError>
         let text = format!("Content-Encoding: {encoding} is not taken for NARs");
         return Err(ApiError::BadRequest(text));
     }
-    let turn = call.app.uploads.clone().acquire_owned().await;
+    let turn = call.app.turns.take(&call.subject).await?;
     let limit = call.app.limits.max_nar_size;
-    let (cache, blind) = (call.cache, call.blind);
+    let (blind, cache) = (call.blind(), call.cache);
     with_body(call.body, move |reader| {
         let _turn = turn;
         let uploaded = cache.upload_nar(name, reader, limit, blind.as_deref());

@@ -24,7 +24,9 @@ pub(super) async fn get(call: Call, hash: StorePathHash) -> Result<Response, Api
 }
 
 pub(super) async fn put(call: Call, hash: StorePathHash) -> Result<Response, ApiError> {
+    let blind = call.blind();
     let text = read_decoded(&call.headers, call.body, MAX_NARINFO_SIZE).await?;
-    blocking(move || call.cache.publish(hash, &text, call.blind.as_deref())).await?;
+    let cache = call.cache;
+    blocking(move || cache.publish(hash, &text, blind.as_deref())).await?;
     Ok(reply::done(StatusCode::CREATED))
 }
