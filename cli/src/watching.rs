@@ -150,7 +150,7 @@ async fn watch_store(
 ) -> Result<Watched, Failure> {
     let watcher = StoreWatcher::start(store.clone(), queue.clone(), wants.clone(), options).await;
     let mut watcher = watcher.context(|| "cannot watch the store".to_owned())?;
-    tracing::info!("watching {}, asking the {}", store.real_dir().display(), store.describe());
+    tracing::info!("watching {}, asking {}", store.real_dir().display(), store.describe());
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(async move {
         // Whether told or dropped, it is the end.

@@ -14,6 +14,7 @@
 )]
 
 pub mod attic;
+pub mod background;
 pub mod closure;
 pub mod codec;
 pub mod fake;
@@ -35,6 +36,7 @@ pub mod updates;
 pub mod upload;
 pub mod wire;
 
+pub use background::Background;
 pub use closure::Closure;
 pub use fake::FakeServer;
 pub use file_server::FileServer;

@@ -101,6 +101,36 @@ impl Nix {
         store
     }
 
+    /// `nix-store --add` of files; the store paths in their order.
+    pub fn add(&self, store: &ChrootStore, files: &[PathBuf]) -> Vec<String> {
+        let files: Vec<_> = files.iter().map(|file| file.to_str().expect("UTF-8")).collect();
+        let arguments = [&["--add"], &files[..]].concat();
+        let said = self.run(Some(store.root()), "nix-store", &arguments);
+        said.lines().map(str::to_owned).collect()
+    }
+
+    /// `nix copy` of a closure into a store, unsigned.
+    pub fn copy_into(&self, store: &ChrootStore, closure: &Closure) {
+        let from = format!("local?root={}", closure.root.display());
+        let arguments = ["copy", "--no-check-sigs", "--from", &from, &closure.top];
+        self.run(Some(store.root()), "nix", &arguments);
+    }
+
+    /// What a store knows of a path, in the form of `nix-store --load-db`.
+    pub fn dump_db(&self, store: &ChrootStore, path: &str) -> String {
+        self.run(Some(store.root()), "nix-store", &["--dump-db", path])
+    }
+
+    /// Registers what is in a store's place already: `nix-store --load-db`.
+    pub fn load_db(&self, store: &ChrootStore, dump: &str) {
+        let mut command = self.command(Some(store.root()), "nix-store");
+        let mut child = command.arg("--load-db").stdin(Stdio::piped()).spawn().expect("it runs");
+        let mut stdin = child.stdin.take().expect("piped");
+        std::io::Write::write_all(&mut stdin, dump.as_bytes()).expect("it reads");
+        drop(stdin);
+        assert!(child.wait().expect("its end").success(), "nix-store --load-db");
+    }
+
     /// Fails unless `store` holds `closure`: all its paths and no others, registered, sound in
     /// Nix's own eyes, and each with the NAR that it had where it was built.
     pub fn assert_same(&self, store: &ChrootStore, closure: &Closure) {
