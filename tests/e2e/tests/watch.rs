@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use granary_e2e::background::eventually;
 use granary_e2e::random::Random;
-use granary_e2e::{Background, ChrootStore, Closure, Nix, Server, Version, places};
+use granary_e2e::{Background, ChrootStore, Closure, FaultyProxy, Nix, Server, Version, places};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -292,7 +292,6 @@ fn the_hook_needs_neither_watcher_nor_server_nor_time() {
     let (_data, server) = start();
     let machine = Machine::new(Version::V2_8, &server);
     let paths = machine.add(3);
-    let server = server.restart_after(|_| ());
     let mut took = Duration::MAX;
     let server = {
         let origin = server.origin();
@@ -393,6 +392,47 @@ fn a_second_signal_ends_at_once_and_two_do_not_push_from_one_queue() {
         assert_eq!(status.code(), Some(1), "{lines:#?}");
     });
     assert_eq!(machine.listed(&server)["waiting"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn a_path_that_the_server_fails_at_stops_no_other() {
+    let (_data, server) = start();
+    let machine = Machine::new(Version::V2_8, &server);
+    let proxy = FaultyProxy::start(&server.origin());
+    let granary = |arguments: &[&str]| {
+        let mut command = machine.granary(&server, arguments);
+        command.env("GRANARY_SERVER", proxy.origin());
+        command
+    };
+    let hash = |path: &String| path["/nix/store/".len()..][..32].to_owned();
+    let listed = |what: &str| {
+        let output = granary(&["queue", "list", "default", "--json"]).output().expect("it runs");
+        let listed: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        listed[what].as_array().expect("a list").len()
+    };
+    let enqueue = |paths: &[String]| {
+        let mut command = granary(&["queue", "add", "default"]);
+        assert!(command.env("OUT_PATHS", paths.join(" ")).status().expect("it runs").success());
+    };
+    let watcher = Background::start(&mut granary(&["watch-store", "default", "--no-store"]));
+    for (round, status) in [500, 400].into_iter().enumerate() {
+        let paths = machine.add(3);
+        proxy.fail(status, &[&hash(&paths[1])]);
+        enqueue(&paths);
+        arrive(&server, &[paths[0].clone(), paths[2].clone()]);
+        eventually("the bad one is set aside", || listed("failed") == round + 1);
+        assert!(!has(&server, &paths[1]));
+    }
+    // If the server fails at all of them, none is to blame.
+    let paths = machine.add(2);
+    proxy.fail(500, &[&hash(&paths[0]), &hash(&paths[1])]);
+    enqueue(&paths);
+    let before = watcher.count("trying again");
+    eventually("it tries again", || watcher.count("trying again") > before);
+    assert_eq!((listed("waiting"), listed("failed")), (2, 2));
+    proxy.fail(500, &[]);
+    arrive(&server, &paths);
+    watcher.stop();
 }
 
 fn nix_store_add(machine: &Machine, file: &Path, then: &str) -> [String; 3] {

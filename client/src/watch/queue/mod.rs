@@ -199,16 +199,18 @@ impl Queue {
         for failed in self.failed()? {
             failed::forget(&self.dir, &failed.path)?;
         }
-        while !only_failed {
+        if only_failed {
+            return Ok(());
+        }
+        loop {
             let (names, more) = self.oldest()?;
             for name in names {
                 self.remove(&name)?;
             }
             if !more {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     /// Writes a file of the queue: whole or not at all. Its name is not safe yet.

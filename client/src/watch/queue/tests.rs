@@ -161,7 +161,7 @@ fn a_bad_path_is_tried_again_ever_later_and_then_given_up() {
     loop {
         let [failed] = &drain.settle_at(batch, &bad, now).unwrap()[..] else { panic!("one") };
         assert!(drain.take(9).unwrap().paths.is_empty(), "it does not block the queue");
-        assert_eq!(queue.failed().unwrap(), [failed.clone()]);
+        assert_eq!(queue.failed().unwrap(), std::slice::from_ref(failed));
         assert_eq!(failed.reason, "no file");
         let Some(next) = failed.next else {
             assert_eq!(failed.attempts, 5);
