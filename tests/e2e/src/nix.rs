@@ -121,12 +121,12 @@ impl Nix {
         self.run(Some(store.root()), "nix-store", &["--dump-db", path])
     }
 
-    /// Registers what is in a store's place already: `nix-store --load-db`.
-    pub fn load_db(&self, store: &ChrootStore, dump: &str) {
-        let mut command = self.command(Some(store.root()), "nix-store");
+    /// Makes what a dump describes valid in the store in `root`, its files being there.
+    pub fn load_db(&self, root: &Path, dump: &str) {
+        let mut command = self.command(Some(root), "nix-store");
         let mut child = command.arg("--load-db").stdin(Stdio::piped()).spawn().expect("it runs");
         let mut stdin = child.stdin.take().expect("piped");
-        std::io::Write::write_all(&mut stdin, dump.as_bytes()).expect("it reads");
+        stdin.write_all(dump.as_bytes()).expect("it reads");
         drop(stdin);
         assert!(child.wait().expect("its end").success(), "nix-store --load-db");
     }
@@ -201,23 +201,14 @@ impl Nix {
 
     /// Makes paths valid in the store in `root`, their files being there.
     pub fn register(&self, root: &Path, paths: &[StorePath]) {
-        let mut child = self
-            .command(Some(root), "nix-store")
-            .arg("--load-db")
-            .stdin(Stdio::piped())
-            .spawn()
-            .expect("nix-store runs");
-        let mut stdin = child.stdin.take().expect("piped");
-        for path in paths {
+        let text = paths.iter().map(|path| {
             let StorePath { path, nar_hash, nar_size, references } = path;
             let count = references.len();
             let lines = references.iter().map(|reference| format!("{reference}\n"));
             let lines = lines.collect::<String>();
-            let text = format!("{path}\n{nar_hash}\n{nar_size}\n\n{count}\n{lines}");
-            stdin.write_all(text.as_bytes()).expect("it reads them");
-        }
-        drop(stdin);
-        assert!(child.wait().expect("its end").success(), "nix-store --load-db");
+            format!("{path}\n{nar_hash}\n{nar_size}\n\n{count}\n{lines}")
+        });
+        self.load_db(root, &text.collect::<String>());
     }
 
     /// The NAR URLs this client remembers, by hash part: those of its own uploads, for a client

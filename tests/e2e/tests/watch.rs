@@ -331,7 +331,7 @@ fn a_poll_finds_what_was_registered_long_after_it_appeared() {
     let [path] = &machine.nix.add(&other, &machine.files(1))[..] else { panic!("one path") };
     fs::copy(other.real(path), machine.store.real(path)).expect("copied");
     let watcher = machine.watch(&server, &["--poll-interval", "1s"]);
-    machine.nix.load_db(&machine.store, &machine.nix.dump_db(&other, path));
+    machine.nix.load_db(machine.store.root(), &machine.nix.dump_db(&other, path));
     arrive(&server, std::slice::from_ref(path));
     watcher.stop();
 }
