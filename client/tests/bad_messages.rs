@@ -37,10 +37,12 @@ async fn outcome(fixture: &Fixture, path: PublishPath) -> PathOutcome {
     PathOutcome::decode_length_delimited(answer).unwrap()
 }
 
+type Change = Box<dyn Fn(&mut PublishPath)>;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_a_path_is_named_and_the_path_is_not_there() {
     let fixture = Fixture::start().await;
-    let wrong: Vec<(&str, Box<dyn Fn(&mut PublishPath)>)> = vec![
+    let wrong: Vec<(&str, Change)> = vec![
         ("StorePath", Box::new(|p| p.store_path = "no-path".to_owned())),
         ("NarHash", Box::new(|p| p.nar_hash = vec![0; 31])),
         ("NarHash", Box::new(|p| p.nar_hash = vec![0; 32])),
@@ -57,7 +59,7 @@ async fn what_is_wrong_with_a_path_is_named_and_the_path_is_not_there() {
         (
             "chunk list",
             Box::new(|p| {
-                let manifest = Manifest { tree: tree(), lists: vec![b"stray".to_vec()] };
+                let manifest = Manifest { tree: tree(), lists: vec![vec![b's'; 100]] };
                 p.manifest = manifest.encode_to_vec();
             }),
         ),
