@@ -6,6 +6,7 @@ mod fixture;
 
 use std::fs;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::Mutex;
 
 use fixture::{Fixture, LocalPaths, noise};
@@ -87,6 +88,32 @@ async fn a_bad_path_keeps_back_only_those_that_refer_to_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn paths_that_fill_the_memory_and_wait_for_a_bad_one_hold_up_nobody() {
+    let fixture = Fixture::start().await;
+    let mut local = LocalPaths::new();
+    let many = |dir: &Path| {
+        for at in 0..50u32 {
+            fs::write(dir.join(at.to_string()), at.to_le_bytes()).unwrap();
+        }
+    };
+    let lies = local.add("lies", &[], |dir| fs::write(dir.join("f"), b"lies").unwrap());
+    let above = local.add("above", &[&lies], many);
+    let apart = local.add("apart", &[], many);
+    fs::write(local.place(&lies).join("f"), b"LIES").unwrap();
+    let remote = fixture.remote("main");
+    let plan = plan(&remote, local.infos(), &local.store_dir, PlanOptions::default());
+    let plan = plan.await.unwrap();
+    // Room for the first, not for another besides the second.
+    let options = PushOptions { jobs: 1, memory: 1500, ..PushOptions::default() };
+    let places = |path: &_| local.place(path);
+    let pushed = push(&remote, &plan, &places, options, &|_, _| ()).await.unwrap();
+    assert_eq!((pushed.published, pushed.failed.len()), (1, 2), "{:?}", pushed.failed);
+    assert_eq!(fixture.nar_hash("main", &apart).await, local.info(&apart).nar_hash);
+    let why = &pushed.failed.iter().find(|(path, _)| *path == above).unwrap().1;
+    assert!(why.contains(&lies.to_string()), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_tree_too_large_for_one_message_travels_as_chunks() {
     let fixture = Fixture::start().await;
     let mut local = LocalPaths::new();
@@ -111,10 +138,10 @@ async fn parts_are_as_small_as_they_are_asked_to_be() {
     let plan = plan.await.unwrap();
     let places = |path: &_| local.place(path);
     let part_size = 1 << 20;
-    let small = PushOptions { jobs: 1, part_size: part_size - 1 };
+    let small = PushOptions { part_size: part_size - 1, ..PushOptions::default() };
     let refused = push(&remote, &plan, &places, small, &|_, _| ()).await;
     assert!(matches!(refused, Err(PushError::PartSize)));
-    let options = PushOptions { jobs: 1, part_size };
+    let options = PushOptions { jobs: 1, part_size, ..PushOptions::default() };
     push(&remote, &plan, &places, options, &|_, _| ()).await.unwrap();
     assert!(fixture.longest_body() <= part_size, "{}", fixture.longest_body());
     assert!(fixture.longest_body() > part_size / 3, "{}", fixture.longest_body());

@@ -29,6 +29,8 @@ pub use supply::{Brought, Supply};
 pub const DEFAULT_PART_SIZE: usize = 32 * 1024 * 1024;
 /// What a body has to have room for: the largest chunk, or a message.
 pub const MIN_PART_SIZE: usize = 1024 * 1024;
+/// Scanned paths hold their trees and the places of their chunks: this is a million files.
+const DEFAULT_MEMORY: usize = 64 * 1024 * 1024;
 
 /// How to push.
 #[derive(Clone, Copy, Debug)]
@@ -37,12 +39,14 @@ pub struct PushOptions {
     pub jobs: usize,
     /// No body is longer, in bytes.
     pub part_size: usize,
+    /// What scanned paths may take in memory before scanning waits, in bytes, about.
+    pub memory: usize,
 }
 
 impl Default for PushOptions {
     fn default() -> Self {
         let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { jobs, part_size: DEFAULT_PART_SIZE }
+        Self { jobs, part_size: DEFAULT_PART_SIZE, memory: DEFAULT_MEMORY }
     }
 }
 

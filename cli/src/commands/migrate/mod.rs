@@ -150,7 +150,11 @@ impl Migrate {
         let mut summary = Summary::default();
         if !self.dry_run {
             let observer = |at, step| progress.hear(&plan, at, step);
-            let options = PushOptions { jobs: self.jobs, part_size: self.part_size };
+            let options = PushOptions {
+                jobs: self.jobs,
+                part_size: self.part_size,
+                ..PushOptions::default()
+            };
             summary = push_from(remote, &plan, &fetcher, options, &observer).await.context(to)?;
             progress.finish(&summary, remote.server(), started.elapsed());
         }

@@ -122,7 +122,7 @@ impl HowToPush {
     /// How paths are pushed.
     pub fn push_options(&self) -> PushOptions {
         let usual = PushOptions::default();
-        PushOptions { jobs: self.jobs.unwrap_or(usual.jobs), part_size: self.part_size }
+        PushOptions { jobs: self.jobs.unwrap_or(usual.jobs), part_size: self.part_size, ..usual }
     }
 }
 

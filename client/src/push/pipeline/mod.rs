@@ -30,9 +30,6 @@ use crate::http::RemoteCache;
 use publishing::References;
 use sending::Load;
 
-/// What scanned paths may hold in memory before scanning waits, in bytes.
-const SCANNED: usize = 64 * 1024 * 1024;
-
 /// A path between its scan and its publication.
 struct Open {
     prepared: Prepared,
@@ -152,18 +149,35 @@ pub async fn push_from(
 impl Pipeline<'_> {
     async fn run(&mut self) -> Result<(), PushError> {
         loop {
-            self.start_scans();
-            self.start_ask();
-            self.start_sends();
-            self.start_publications();
+            self.start();
             tokio::select! {
                 Some(event) = self.running.next(), if !self.running.is_empty() => {
                     self.hear(event)?;
                 }
                 Some(asked) = self.asks.next(), if !self.asks.is_empty() => self.asked(asked)?,
-                else => return Ok(()),
+                else => break,
             }
         }
+        for at in 0..self.paths.len() {
+            let why = "it was never begun, or never finished: this is a bug of granary, push again";
+            self.fail(at, why.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Starts whatever can run. What fails makes room for scans, and may keep back what is ready: so
+    /// this goes on until nothing fails any more.
+    fn start(&mut self) {
+        loop {
+            let failed = self.summary.failed.len();
+            self.start_publications();
+            self.start_scans();
+            if self.summary.failed.len() == failed {
+                break;
+            }
+        }
+        self.start_ask();
+        self.start_sends();
     }
 
     fn hear(&mut self, event: Event) -> Result<(), PushError> {
@@ -200,7 +214,7 @@ impl Pipeline<'_> {
     fn start_scans(&mut self) {
         while self.scanning < self.options.jobs.max(1)
             && self.next < self.paths.len()
-            && self.weight < SCANNED
+            && self.weight < self.options.memory
             && self.held < self.supply.room().max(1)
         {
             let (at, read) = (self.next, self.read.clone());
@@ -268,7 +282,9 @@ impl Pipeline<'_> {
             return;
         }
         self.fate[at] = Fate::Failed;
-        self.close(at);
+        if at < self.next {
+            self.close(at);
+        }
         self.ready.remove(&at);
         (self.observer)(at, Step::Failed(why.clone()));
         self.summary.failed.push((self.paths[at].store_path.clone(), why));
