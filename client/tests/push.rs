@@ -88,6 +88,37 @@ async fn a_bad_path_keeps_back_only_those_that_refer_to_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changes_after_its_scan_fails_its_path_and_no_other() {
+    let fixture = Fixture::start().await;
+    let mut local = LocalPaths::new();
+    let noisy = |seed| move |dir: &Path| fs::write(dir.join("f"), noise(seed, 300_000)).unwrap();
+    let other = local.add("other", &[], noisy(1));
+    let changed = local.add("changed", &[], noisy(2));
+    let shorter = local.add("shorter", &[], noisy(3));
+    let remote = fixture.remote("main");
+    let plan = plan(&remote, local.infos(), &local.store_dir, PlanOptions::default());
+    let plan = plan.await.unwrap();
+    // The first news after a scan is what is not sent, before anything is.
+    let hear = |at: usize, step| {
+        let path = &plan.to_push[at].store_path;
+        let file = local.place(path).join("f");
+        match step {
+            Step::Advanced(_) if *path == changed => fs::write(file, noise(4, 300_000)).unwrap(),
+            Step::Advanced(_) if *path == shorter => fs::write(file, b"short").unwrap(),
+            _ => {}
+        }
+    };
+    let places = |path: &_| local.place(path);
+    let pushed = push(&remote, &plan, &places, PushOptions::default(), &hear).await.unwrap();
+    assert_eq!((pushed.published, pushed.failed.len()), (1, 2), "{:?}", pushed.failed);
+    assert_eq!(fixture.nar_hash("main", &other).await, local.info(&other).nar_hash);
+    for (path, why) in &pushed.failed {
+        assert!([&changed, &shorter].contains(&path), "{path}");
+        assert!(why.contains("changed after it was scanned"), "{why}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn paths_that_fill_the_memory_and_wait_for_a_bad_one_hold_up_nobody() {
     let fixture = Fixture::start().await;
     let mut local = LocalPaths::new();

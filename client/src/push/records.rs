@@ -55,13 +55,14 @@ impl Chunk {
     }
 }
 
-/// A chunk whose bytes could not be read.
+/// A chunk whose bytes could not be read, or that the server does not take.
 pub(super) struct Unreadable {
     pub path: usize,
     pub why: String,
 }
 
-/// The records of these chunks. Those that cannot be read are left out and told. Blocks.
+/// The records of these chunks. Those that cannot be read as they were scanned are left
+/// out and told. Blocks.
 pub(super) fn records(chunks: &[Chunk]) -> io::Result<(Vec<u8>, Vec<Unreadable>)> {
     let (mut out, mut unreadable) = (Vec::new(), Vec::new());
     let (mut encoder, mut plain) = (FrameEncoder::new()?, Vec::new());
@@ -71,15 +72,23 @@ pub(super) fn records(chunks: &[Chunk]) -> io::Result<(Vec<u8>, Vec<Unreadable>)
             Source::Bytes(digest, bytes) => {
                 encoder.append(&mut out, Kind::Chunk, *digest, bytes)?;
             }
-            Source::File(place) => match read(place, &mut open, &mut plain) {
-                Ok(()) => {
-                    encoder.append(&mut out, Kind::Chunk, place.digest, &plain)?;
-                }
-                Err(error) => {
-                    let why = format!("cannot read {}: {error}", place.file.display());
-                    unreadable.push(Unreadable { path: chunk.path, why });
-                }
-            },
+            Source::File(place) => {
+                let why = match read(place, &mut open, &mut plain) {
+                    // The server would refuse the whole body for it.
+                    Ok(()) if Digest::of(&plain) == place.digest => {
+                        encoder.append(&mut out, Kind::Chunk, place.digest, &plain)?;
+                        continue;
+                    }
+                    Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
+                        format!("cannot read {}: {error}", place.file.display())
+                    }
+                    _ => format!(
+                        "{} changed after it was scanned: store paths must not be written to",
+                        place.file.display()
+                    ),
+                };
+                unreadable.push(Unreadable { path: chunk.path, why });
+            }
         }
     }
     Ok((out, unreadable))

@@ -1,11 +1,13 @@
 //! Sending chunks, and sending them again.
 
 use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
 
 use castore::Digest;
 
 use super::{Event, Fate, Pipeline};
-use crate::http::RemoteCache;
+use crate::http::{self, RemoteCache};
 use crate::push::PushError;
 use crate::push::records::{Chunk, RECORD_OVERHEAD, Source, Unreadable, records};
 
@@ -75,20 +77,49 @@ impl Pipeline<'_> {
     }
 }
 
+/// Sends chunks. When the server refuses the body, which it does for one bad record and without
+/// saying whose, each path's chunks are sent apart, and only those that are refused alone fail.
 async fn send(
     remote: &RemoteCache,
     chunks: Vec<Chunk>,
     numbers: (u64, u64),
 ) -> Result<Load, PushError> {
-    let (records, unreadable, chunks) = tokio::task::spawn_blocking(move || {
-        let made = records(&chunks);
-        made.map(|(records, unreadable)| (records, unreadable, chunks))
-    })
-    .await?
-    .map_err(PushError::Compression)?;
-    if !records.is_empty() {
-        remote.send_chunks(records.into()).await?;
+    let chunks: Arc<[Chunk]> = chunks.into();
+    let mut unreadable = Vec::new();
+    let refused = send_some(remote, &chunks, 0..chunks.len(), &mut unreadable).await?;
+    if refused.is_some() {
+        unreadable.clear();
+        let mut from = 0;
+        for of_path in chunks.chunk_by(|one, other| one.path == other.path) {
+            let (path, range) = (of_path[0].path, from..from + of_path.len());
+            from = range.end;
+            if let Some(why) = send_some(remote, &chunks, range, &mut unreadable).await? {
+                let why = format!("the server refuses its chunks: {why}");
+                unreadable.push(Unreadable { path, why });
+            }
+        }
     }
     let advanced = chunks.iter().map(|chunk| (chunk.path, chunk.advance())).collect();
     Ok(Load { numbers, advanced, unreadable, chunks: chunks.len() as u64 })
+}
+
+/// Sends some of them in one body; answers why it was refused.
+async fn send_some(
+    remote: &RemoteCache,
+    chunks: &Arc<[Chunk]>,
+    range: Range<usize>,
+    unreadable: &mut Vec<Unreadable>,
+) -> Result<Option<String>, PushError> {
+    let chunks = chunks.clone();
+    let made = tokio::task::spawn_blocking(move || records(&chunks[range]));
+    let (records, left_out) = made.await?.map_err(PushError::Compression)?;
+    unreadable.extend(left_out);
+    if records.is_empty() {
+        return Ok(None);
+    }
+    match remote.send_chunks(records.into()).await {
+        Ok(_) => Ok(None),
+        Err(http::Error::Rejected { code: 400, message, .. }) => Ok(Some(message)),
+        Err(error) => Err(error.into()),
+    }
 }
