@@ -99,11 +99,18 @@ impl Pipeline<'_> {
                 Outcome::Deferred => {
                     self.ready.insert(at);
                 }
+                Outcome::Failed => self.fail(at, failed_there(&outcome.message)),
                 _ => self.fail(at, outcome.message),
             }
         }
         Ok(())
     }
+}
+
+/// What the server says, if it says anything: the cause is in its log, and not for everybody.
+fn failed_there(message: &str) -> String {
+    let why = "the server failed on this path: push again, or look at its log";
+    if message.is_empty() { why.to_owned() } else { format!("{why} ({message})") }
 }
 
 async fn publish(remote: &RemoteCache, messages: Vec<u8>) -> Result<Vec<PathOutcome>, PushError> {
