@@ -47,22 +47,36 @@ impl Traffic {
     }
 }
 
+/// A line that moves nothing for longer is not moving, however slow it is.
+const GAP: Duration = Duration::from_secs(10);
+
 /// When a request last moved.
 #[derive(Debug)]
 pub(super) struct Pulse {
     started: Instant,
     /// Milliseconds after `started`.
     last: AtomicU64,
+    /// Milliseconds during which it moved.
+    moved: AtomicU64,
 }
 
 impl Pulse {
     pub(super) fn new() -> Self {
-        Self { started: Instant::now(), last: AtomicU64::new(0) }
+        Self { started: Instant::now(), last: AtomicU64::new(0), moved: AtomicU64::new(0) }
     }
 
     pub(super) fn beat(&self) {
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last.store(now, Ordering::Relaxed);
+        let gap = now.saturating_sub(self.last.swap(now, Ordering::Relaxed));
+        if Duration::from_millis(gap) <= GAP {
+            self.moved.fetch_add(gap, Ordering::Relaxed);
+        }
+    }
+
+    /// For how long in all nothing has moved.
+    pub(super) fn still(&self) -> Duration {
+        let moved = Duration::from_millis(self.moved.load(Ordering::Relaxed));
+        self.started.elapsed().saturating_sub(moved)
     }
 
     /// Returns once nothing has moved for that long.

@@ -24,7 +24,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 pub struct RetryPolicy {
     /// How often a request is sent at most.
     pub attempts: u32,
-    /// After how long no further attempt begins.
+    /// No further attempt begins after pauses, and attempts in which nothing moved, of that long in
+    /// all. While a body moves, however slowly, the time does not count.
     pub total: Duration,
     /// The bound of the first pause.
     pub first_pause: Duration,
@@ -48,11 +49,12 @@ impl RetryPolicy {
         Self { attempts: STUBBORN_ATTEMPTS, total: STUBBORN_TOTAL, ..Self::patient() }
     }
 
-    /// How long to pause after `failed` attempts that took `spent` in all; `None` to give up.
+    /// How long to pause after `failed` attempts, `lost` being the time in which nothing moved;
+    /// `None` to give up.
     pub(crate) fn pause(
         &self,
         failed: u32,
-        spent: Duration,
+        lost: Duration,
         asked_for: Option<Duration>,
     ) -> Option<Duration> {
         if failed >= self.attempts {
@@ -61,7 +63,7 @@ impl RetryPolicy {
         let doublings = failed.saturating_sub(1).min(31);
         let bound = self.first_pause.saturating_mul(1 << doublings).min(self.longest_pause);
         let pause = bound.mul_f64(random_fraction()).max(asked_for.unwrap_or_default());
-        (spent.saturating_add(pause) <= self.total).then_some(pause)
+        (lost.saturating_add(pause) <= self.total).then_some(pause)
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use granary_api::push::MAX_BODY;
@@ -235,19 +235,22 @@ impl Server {
     }
 
     pub(super) async fn request(&self, request: Request<'_>) -> Result<Response, Error> {
-        let started = Instant::now();
+        // What a slow line takes to carry a body is no sign that the server is down.
+        let mut lost = Duration::ZERO;
         let mut failed = 0;
         loop {
-            let attempt = match self.attempt(&request).await {
+            let pulse = Arc::new(Pulse::new());
+            let attempt = match self.attempt(&request, &pulse).await {
                 Ok(response) => return Ok(response),
                 Err(attempt) => attempt,
             };
             failed += 1;
+            lost += pulse.still();
             if !attempt.again {
                 return Err(attempt.error);
             }
             let policy = self.inner.options.retry;
-            let Some(pause) = policy.pause(failed, started.elapsed(), attempt.asked_for) else {
+            let Some(pause) = policy.pause(failed, lost, attempt.asked_for) else {
                 return Err(attempt.error);
             };
             tracing::debug!(
@@ -259,12 +262,12 @@ impl Server {
             );
             self.inner.traffic.add_retry();
             tokio::time::sleep(pause).await;
+            lost += pause;
         }
     }
 
-    async fn attempt(&self, request: &Request<'_>) -> Result<Response, Failed> {
+    async fn attempt(&self, request: &Request<'_>, pulse: &Arc<Pulse>) -> Result<Response, Failed> {
         let Inner { base, token, client, options, traffic } = &*self.inner;
-        let pulse = Arc::new(Pulse::new());
         let mut builder = client.request(request.method.clone(), base.join(request.path));
         if let Some(header) = token.as_ref().and_then(Token::header) {
             builder = builder.header(AUTHORIZATION, header);
@@ -276,7 +279,7 @@ impl Server {
             let body = Outgoing::new(request.body.clone(), pulse.clone(), traffic.clone());
             builder = builder.body(reqwest::Body::wrap(body));
         }
-        let exchange = exchange(builder, &pulse, traffic);
+        let exchange = exchange(builder, pulse, traffic);
         let answer = tokio::select! {
             answer = exchange => answer,
             () = pulse.stopped(options.stall) => {

@@ -222,6 +222,32 @@ async fn a_slow_body_is_not_a_stall() {
 }
 
 #[tokio::test]
+async fn a_slow_line_is_tried_again_however_long_the_body_took() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let (size, reads) = (32 << 20, 16);
+    tokio::spawn(async move {
+        let mut buffer = vec![0; size / reads];
+        let (mut socket, _) = listener.accept().await.unwrap();
+        // Most of it, in twice the time for trying again.
+        for _ in 0..reads - 1 {
+            socket.read_exact(&mut buffer).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(40)).await;
+        }
+        drop(socket);
+        let (mut socket, _) = listener.accept().await.unwrap();
+        read(&mut socket).await.unwrap();
+        socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    let retry = RetryPolicy { total: Duration::from_millis(300), ..quick() };
+    let options = ServerOptions { retry, stall: Duration::from_secs(20) };
+    let server = Server::with_options(base, None, options).unwrap();
+    server.cache("c").send_chunks(Bytes::from(vec![0; size])).await.unwrap();
+    assert_eq!(server.traffic().retries(), 1);
+}
+
+#[tokio::test]
 async fn what_may_not_be_done_twice_is_not_sent_twice() {
     let key = granary_api::AddKey::default();
     for lost in [Act::Close, Act::Cut, answer("502 x", ""), answer("500 x", "")] {
