@@ -221,7 +221,22 @@ async fn what_upstream_signed_stays_here_and_its_name_alone_does_not_count() {
     let planned = planned.await.unwrap();
     assert_eq!(planned.upstream, 1);
     assert_eq!(planned.to_push.iter().map(|info| &info.store_path).collect::<Vec<_>>(), [&ours]);
-    let all = PlanOptions { ignore_upstream: true };
+    let all = PlanOptions { ignore_upstream: true, ..PlanOptions::default() };
     let planned = plan(&remote, local.infos(), &local.store_dir, all).await.unwrap();
     assert_eq!((planned.upstream, planned.to_push.len()), (0, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_question_what_is_missing_fits_the_part_size_too() {
+    let fixture = Fixture::start().await;
+    let mut local = LocalPaths::new();
+    for at in 0..20 {
+        local.add(&format!("p{at}"), &[], |dir| fs::write(dir.join("f"), b"1").unwrap());
+    }
+    let options = PlanOptions { part_size: 400, ..PlanOptions::default() };
+    let remote = fixture.remote("main");
+    let planned = plan(&remote, local.infos(), &local.store_dir, options).await.unwrap();
+    assert_eq!(planned.to_push.len(), 20);
+    assert_eq!(fixture.requests(), 2);
+    assert!(fixture.longest_body() <= 400, "{}", fixture.longest_body());
 }

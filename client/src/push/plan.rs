@@ -1,4 +1,4 @@
-//! What there is to push: asked in one request, whatever the number of paths.
+//! What there is to push: asked in one request, unless paths are very many or parts very small.
 
 use std::collections::HashSet;
 
@@ -9,11 +9,13 @@ use nix_compat::path_info::PathInfo;
 use nix_compat::signature::VerifyingKey;
 use nix_compat::store_path::StoreDir;
 
-use super::PushError;
+use super::{DEFAULT_PART_SIZE, PushError};
 use crate::http::RemoteCache;
 
-/// Paths that are asked about in one request. 36 bytes each stay well below every part size.
+/// Paths that are asked about in one request at most, 7 MB.
 const ASK: usize = 200_000;
+/// What a path takes in the question: a hash part of 32 characters, quotes, a comma, and to spare.
+const ASKED_LEN: usize = 40;
 
 /// What is to be done with the paths of a push.
 #[derive(Debug)]
@@ -29,10 +31,18 @@ pub struct Plan {
 }
 
 /// How a plan is made.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct PlanOptions {
     /// Push also what upstream caches have.
     pub ignore_upstream: bool,
+    /// No body is longer, in bytes.
+    pub part_size: usize,
+}
+
+impl Default for PlanOptions {
+    fn default() -> Self {
+        Self { ignore_upstream: false, part_size: DEFAULT_PART_SIZE }
+    }
 }
 
 /// Finds out what has to be pushed. `paths` come references first.
@@ -43,7 +53,7 @@ pub async fn plan(
     options: PlanOptions,
 ) -> Result<Plan, PushError> {
     let (mut missing, mut cache) = (HashSet::new(), None);
-    let mut pages = paths.chunks(ASK);
+    let mut pages = paths.chunks(ASK.min(options.part_size / ASKED_LEN).max(1));
     loop {
         let page = pages.next();
         if page.is_none() && cache.is_some() {

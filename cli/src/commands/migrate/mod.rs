@@ -137,7 +137,8 @@ impl Migrate {
         let Gathered { paths, failed, present, .. } = &mut gathered;
         let (paths, left_out) = (std::mem::take(paths), std::mem::take(failed));
         let present = *present;
-        let options = PlanOptions { ignore_upstream: self.ignore_upstream };
+        let options =
+            PlanOptions { ignore_upstream: self.ignore_upstream, part_size: self.part_size };
         let to = || format!("cannot copy to {}", remote.url());
         let mut plan = plan(remote, paths, source.store_dir(), options).await.context(to)?;
         plan.present += present;

@@ -116,7 +116,7 @@ impl HowToPush {
 
     /// How plans are made.
     pub fn plan_options(&self) -> PlanOptions {
-        PlanOptions { ignore_upstream: self.ignore_upstream }
+        PlanOptions { ignore_upstream: self.ignore_upstream, part_size: self.part_size }
     }
 
     /// How paths are pushed.
