@@ -15,9 +15,11 @@ mod size;
 mod time;
 mod watching;
 
+use std::ffi::OsStr;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use granary_api::duration;
 
 /// A storehouse for Nix store paths.
@@ -73,8 +75,21 @@ enum Command {
     Man(commands::man::Man),
 }
 
+/// Takes away the variables for options that are `empty`: that is what CI makes of what a job may
+/// not see, and it is to count as nothing.
+fn without_empty_variables(command: clap::Command, empty: fn(&OsStr) -> bool) -> clap::Command {
+    command
+        .mut_args(|arg| match arg.get_env().is_some_and(empty) {
+            true => arg.env(Resettable::Reset),
+            false => arg,
+        })
+        .mut_subcommands(|command| without_empty_variables(command, empty))
+}
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let matches = without_empty_variables(Cli::command(), empty).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let result = match cli.command {
         Command::Serve(serve) => serve.run(),
         Command::Login(login) => login.run(),
@@ -105,5 +120,21 @@ fn main() -> ExitCode {
             failure.report();
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_variables_count_as_absent_for_every_command() {
+        let variables = |empty| {
+            let command = without_empty_variables(Cli::command(), empty);
+            let push = command.find_subcommand("push").unwrap();
+            push.get_arguments().filter(|arg| arg.get_env().is_some()).count()
+        };
+        assert_eq!(variables(|_| true), 0);
+        assert_eq!(variables(|name| name != "GRANARY_PART_SIZE"), 1);
     }
 }
