@@ -65,7 +65,14 @@ impl UseCache {
             None => return Err(Failure::new(format!("{} is private: log in first", cache.name()))),
         };
         let (url, keys) = (cache.url(), &info.public_keys);
-        let places = places(self.system)?;
+        let mut places = places(self.system)?;
+        // The system's nix.conf, or what it includes, may name another.
+        if private.is_some()
+            && let Ok(settings) = NixSettings::of_system()
+            && let Some(path) = settings.text("netrc-file").filter(|path| !path.is_empty())
+        {
+            places.default_netrc = path.into();
+        }
         let outcome = apply(&places, &Use { url: &url, keys, private }).context(context)?;
         tell(&outcome);
         if let Some(path) = &outcome.shadowed {
@@ -151,15 +158,20 @@ fn advise(wanted: &UseCache, cache: &RemoteCache, info: &CacheInfo) -> Result<()
 }
 
 fn restart_daemon() {
-    if Path::new(DAEMON_SOCKET).exists() {
+    if has_daemon() {
         note("the Nix daemon reads it when it starts: systemctl restart nix-daemon");
     }
+}
+
+/// Whether a daemon builds for this machine's users.
+pub fn has_daemon() -> bool {
+    Path::new(DAEMON_SOCKET).exists()
 }
 
 /// The user's name, if a daemon builds for them that will not take this cache from them.
 pub fn ignored_by_daemon(url: &str, keys: &[String]) -> Option<String> {
     let user = id("-un")?;
-    if user == "root" || !Path::new(DAEMON_SOCKET).exists() {
+    if user == "root" || !has_daemon() {
         return None;
     }
     let settings = NixSettings::of_system().ok()?;

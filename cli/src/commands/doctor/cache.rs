@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::ErrorKind;
 
 use granary_api::CacheInfo;
 use granary_api::push::MissingPaths;
@@ -13,7 +14,7 @@ use nix_compat::signature::VerifyingKey;
 use nix_compat::store_path::{StoreDir, StorePath};
 
 use super::Findings;
-use crate::commands::use_cache::ignored_by_daemon;
+use crate::commands::use_cache::{has_daemon, ignored_by_daemon};
 use crate::commands::whoami::names;
 use crate::failure::Failure;
 use crate::remote::block_on;
@@ -106,6 +107,11 @@ fn netrc(cache: &RemoteCache, nix: &NixSettings, findings: &mut Findings) {
     let path = nix.text("netrc-file").unwrap_or_default();
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
+        // The daemon, which fetches for users, can.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied && has_daemon() => {
+            let text = format!("only root can read {path}, which has the token for Nix");
+            return findings.warn("netrc", format!("{text}: run sudo granary doctor"));
+        }
         Err(error) => {
             let text = format!("cannot read {path} ({error}), which has the token for Nix");
             return findings.fail("netrc", format!("{text}: run granary use {}", cache.url()));
