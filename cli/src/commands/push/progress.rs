@@ -19,6 +19,7 @@ const WORTH_A_BAR: u64 = 1024 * 1024;
 /// Shows how far a push has come.
 pub struct Progress {
     header: String,
+    nothing: bool,
     silent: bool,
     /// `None` where there is no terminal.
     bars: Option<MultiProgress>,
@@ -27,6 +28,9 @@ pub struct Progress {
 
 struct Running {
     started: Instant,
+    /// Bytes of the NAR that are at the server.
+    advanced: u64,
+    /// Once something is sent, and there is room for it.
     bar: Option<ProgressBar>,
 }
 
@@ -34,16 +38,17 @@ impl Progress {
     /// For a plan; silent where JSON is wanted.
     pub fn new(plan: &Plan, remote: &RemoteCache, silent: bool) -> Self {
         let count = |n: usize| if n == 1 { "1 path".to_owned() } else { format!("{n} paths") };
+        let nothing = plan.to_push.is_empty();
         let header = format!(
             "{} to {} ({} already there, {} upstream)",
-            count(plan.to_push.len()),
+            if nothing { "Nothing to push".to_owned() } else { count(plan.to_push.len()) },
             remote.url(),
             plan.present,
             plan.upstream
         );
         let terminal = io::stderr().is_terminal() && !silent;
         let bars = terminal.then(MultiProgress::new);
-        Self { header, silent, bars, running: Mutex::default() }
+        Self { header, nothing, silent, bars, running: Mutex::default() }
     }
 
     /// Says something that stays.
@@ -58,8 +63,11 @@ impl Progress {
 
     /// The first line.
     pub fn header(&self, dry_run: bool) {
-        let verb = if dry_run { "Would push" } else { "Pushing" };
-        self.say(&format!("{verb} {}", self.header));
+        match (self.nothing, dry_run) {
+            (true, _) => self.say(&self.header),
+            (_, true) => self.say(&format!("Would push {}", self.header)),
+            (_, false) => self.say(&format!("Pushing {}", self.header)),
+        }
     }
 
     /// Takes news of a path in.
@@ -69,15 +77,20 @@ impl Progress {
         let name = info.store_path.to_string();
         match step {
             Step::Started => {
-                let shown = running.values().filter(|running| running.bar.is_some()).count();
-                let bar =
-                    self.bars.as_ref().filter(|_| shown < MAX_BARS && info.nar_size >= WORTH_A_BAR);
-                let bar = bar.map(|bars| bars.add(new_bar(&name, info.nar_size)));
-                running.insert(at, Running { started: Instant::now(), bar });
+                let started = Instant::now();
+                running.insert(at, Running { started, advanced: 0, bar: None });
             }
             Step::Advanced(bytes) => {
-                if let Some(bar) = running.get(&at).and_then(|running| running.bar.as_ref()) {
-                    bar.inc(bytes);
+                let Some(bars) = &self.bars else { return };
+                let shown = running.values().filter(|running| running.bar.is_some()).count();
+                let Some(running) = running.get_mut(&at) else { return };
+                running.advanced += bytes;
+                let worth = info.nar_size >= WORTH_A_BAR && running.advanced < info.nar_size;
+                if running.bar.is_none() && shown < MAX_BARS && worth {
+                    running.bar = Some(bars.add(new_bar(&name, info.nar_size)));
+                }
+                if let Some(bar) = &running.bar {
+                    bar.set_position(running.advanced);
                 }
             }
             Step::Published => {
@@ -94,6 +107,9 @@ impl Progress {
 
     /// The last line.
     pub fn finish(&self, summary: &Summary, server: &Server, time: Duration) {
+        if self.nothing {
+            return;
+        }
         let failed = match summary.failed.len() {
             0 => String::new(),
             n => format!(", {n} failed"),
@@ -110,7 +126,7 @@ impl Progress {
 
 fn end(running: &mut HashMap<usize, Running>, at: usize) -> Instant {
     match running.remove(&at) {
-        Some(Running { started, bar }) => {
+        Some(Running { started, bar, .. }) => {
             if let Some(bar) = bar {
                 bar.finish_and_clear();
             }
