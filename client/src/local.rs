@@ -180,7 +180,14 @@ impl LocalStore {
         self.closure_with(paths, Along::Nothing)
     }
 
-    /// The same, with what the paths were built from.
+    /// These paths without what they refer to, each once and after those of them that it refers to.
+    pub fn alone(&self, paths: &[StorePath]) -> Result<Vec<PathInfo>, Error> {
+        self.with(|source| {
+            closure::alone(paths, |paths| source.path_infos(paths), self.store_dir())
+        })
+    }
+
+    /// The closure, with what the paths were built from.
     pub fn closure_with(&self, paths: &[StorePath], along: Along) -> Result<Vec<PathInfo>, Error> {
         self.with(|source| {
             let roots = along::roots(source, paths, along)?;

@@ -12,7 +12,7 @@ use fixture::{LocalPaths, noise};
 use granary_api::push::{Missing, MissingPaths, Outcome, PathOutcome, PublishPath};
 use granary_api::{CacheInfo, ErrorBody};
 use granary_client::http::{RemoteCache, Server};
-use granary_client::push::{PlanOptions, PushOptions, Summary, plan, push};
+use granary_client::push::{Here, PlanOptions, PushOptions, Summary, plan, push, push_into};
 use nix_compat::store_path::StorePath;
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,6 +25,8 @@ struct Dislikes {
     name: Option<&'static str>,
     /// Refuses bodies that hold this chunk.
     chunk: Option<Digest>,
+    /// Takes no token for publications of paths of this name.
+    publication: Option<&'static str>,
 }
 
 async fn start(dislikes: Dislikes) -> RemoteCache {
@@ -82,7 +84,12 @@ fn answer(path: &str, body: &[u8], dislikes: &Dislikes) -> (u16, Vec<u8>) {
         return (400, serde_json::to_vec(&error).unwrap());
     }
     if path.ends_with("/paths") {
-        return (200, outcomes(body, dislikes));
+        let plain = zstd::decode_all(body).unwrap();
+        let named = |name: &str| plain.windows(name.len()).any(|bytes| bytes == name.as_bytes());
+        return match dislikes.publication.is_some_and(named) {
+            true => (403, Vec::new()),
+            false => (200, outcomes(body, dislikes)),
+        };
     }
     let asked: MissingPaths = serde_json::from_slice(body).unwrap();
     (200, serde_json::to_vec(&Missing { hashes: asked.hashes, cache: cache() }).unwrap())
@@ -132,7 +139,7 @@ async fn push_all(remote: &RemoteCache, local: &LocalPaths) -> Summary {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_path_the_server_fails_on_keeps_back_only_those_that_refer_to_it() {
-    let remote = start(Dislikes { name: Some("-bad"), chunk: None }).await;
+    let remote = start(Dislikes { name: Some("-bad"), ..Dislikes::default() }).await;
     let mut local = LocalPaths::new();
     let some = |seed| move |dir: &Path| fs::write(dir.join("f"), noise(seed, 10)).unwrap();
     let bad = local.add("bad", &[], some(1));
@@ -149,7 +156,8 @@ async fn a_path_the_server_fails_on_keeps_back_only_those_that_refer_to_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn chunks_the_server_refuses_fail_their_path_and_no_other() {
     let contents = noise(1, 5000);
-    let remote = start(Dislikes { name: None, chunk: Some(Digest::of(&contents)) }).await;
+    let remote =
+        start(Dislikes { chunk: Some(Digest::of(&contents)), ..Dislikes::default() }).await;
     let mut local = LocalPaths::new();
     local.add("first", &[], |dir| fs::write(dir.join("f"), noise(2, 5000)).unwrap());
     let bad = local.add("bad", &[], |dir| fs::write(dir.join("f"), &contents).unwrap());
@@ -159,4 +167,22 @@ async fn chunks_the_server_refuses_fail_their_path_and_no_other() {
     let (path, why) = &pushed.failed[0];
     assert_eq!(*path, bad);
     assert!(why.contains("refuses its chunks: a record is not whole"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_ends_early_tells_what_it_has_published() {
+    let remote = start(Dislikes { publication: Some("-last"), ..Dislikes::default() }).await;
+    let mut local = LocalPaths::new();
+    let first = local.add("first", &[], |dir| fs::write(dir.join("f"), noise(1, 10)).unwrap());
+    local.add("last", &[&first], |dir| fs::write(dir.join("f"), noise(2, 10)).unwrap());
+    let plan = plan(&remote, local.infos(), &local.store_dir, PlanOptions::default());
+    let plan = plan.await.unwrap();
+    // The second is scanned once the first is through.
+    let options = PushOptions { jobs: 1, memory: 1, ..PushOptions::default() };
+    let (places, mut summary) = (|path: &StorePath| local.place(path), Summary::default());
+    let here = Here(&places);
+    let result = push_into(&remote, &plan, &here, options, &|_, _| (), &mut summary).await;
+    assert!(result.unwrap_err().to_string().contains("does not permit it"));
+    assert_eq!((summary.published, summary.failed.len()), (1, 0));
+    assert!(summary.published_paths.contains(&first));
 }

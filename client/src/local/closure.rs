@@ -19,6 +19,20 @@ pub(super) fn closure(
     Ok(sort(roots, infos))
 }
 
+/// These paths and no others, each once and after those it refers to.
+pub(super) fn alone(
+    paths: &[StorePath],
+    path_infos: impl FnOnce(&[StorePath]) -> Result<Vec<Option<PathInfo>>, Error>,
+    store_dir: &StoreDir,
+) -> Result<Vec<PathInfo>, Error> {
+    let mut infos = HashMap::new();
+    for (path, info) in paths.iter().zip(path_infos(paths)?) {
+        let info = info.ok_or_else(|| Error::NotValid(path.to_absolute(store_dir)))?;
+        infos.insert(path.clone(), info);
+    }
+    Ok(sort(paths, infos))
+}
+
 /// What there is to know about each path of the closure, asked in rounds: the
 /// roots, then what they refer to, and so on.
 fn fetch(
@@ -160,5 +174,21 @@ mod tests {
         let error = closure(&[(1, &[2])], &[1]).unwrap_err();
         let dangling = path(2).to_absolute(&StoreDir::default());
         assert!(matches!(error, Error::Dangling { path, .. } if path == dangling));
+    }
+
+    #[test]
+    fn paths_alone_are_sorted_and_each_comes_once() {
+        let infos = |paths: &[StorePath]| {
+            let known = [info(1, &[2, 9]), info(2, &[])];
+            let find =
+                |path: &StorePath| known.iter().find(|info| info.store_path == *path).cloned();
+            Ok(paths.iter().map(find).collect())
+        };
+        let dir = StoreDir::default();
+        let sorted = alone(&[path(1), path(2), path(1)], infos, &dir).unwrap();
+        let sorted: Vec<_> = sorted.into_iter().map(|info| info.store_path).collect();
+        assert_eq!(sorted, [path(2), path(1)]);
+        let gone = alone(&[path(1), path(9)], infos, &dir);
+        assert!(matches!(gone, Err(Error::NotValid(text)) if text == path(9).to_absolute(&dir)));
     }
 }

@@ -15,21 +15,22 @@ mod records;
 mod scan;
 mod supply;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use nix_compat::store_path::StorePath;
 
 pub use error::PushError;
-pub use pipeline::{push, push_from};
+pub use pipeline::{push, push_from, push_into};
 pub use plan::{Plan, PlanOptions, plan};
 pub use scan::ScanError;
-pub use supply::{Brought, Supply};
+pub use supply::{Brought, Here, Supply};
 
 /// Bodies stay below this, for the sake of proxies that cap them.
 pub const DEFAULT_PART_SIZE: usize = 32 * 1024 * 1024;
 /// What a body has to have room for: the largest chunk, or a message.
 pub const MIN_PART_SIZE: usize = 1024 * 1024;
-/// Scanned paths hold their trees and the places of their chunks: this is a million files.
+/// Scanned paths hold their trees and the places of their chunks: this is some 200 000 files.
 const DEFAULT_MEMORY: usize = 64 * 1024 * 1024;
 
 /// How to push.
@@ -72,8 +73,10 @@ pub type Places<'a> = &'a (dyn Fn(&StorePath) -> PathBuf + Send + Sync);
 /// What became of a push.
 #[derive(Debug, Default)]
 pub struct Summary {
-    /// Paths that were published.
+    /// How many paths were published.
     pub published: usize,
+    /// Which.
+    pub published_paths: HashSet<StorePath>,
     /// Paths that were not, and why.
     pub failed: Vec<(StorePath, String)>,
     /// Bytes read from files.

@@ -24,8 +24,8 @@ pub trait Supply: Send + Sync {
     fn room(&self) -> usize;
 }
 
-/// Files that are here.
-pub(super) struct Here<'a>(pub Places<'a>);
+/// Files that are here, and where.
+pub struct Here<'a>(pub Places<'a>);
 
 impl Supply for Here<'_> {
     fn bring<'a>(&'a self, info: &'a PathInfo) -> Brought<'a> {

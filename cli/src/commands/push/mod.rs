@@ -12,9 +12,8 @@ use granary_client::config::CacheRef;
 use granary_client::http::Server;
 use granary_client::local::{Along, LocalStore};
 use granary_client::push::{
-    DEFAULT_PART_SIZE, Plan, PlanOptions, PushOptions, Summary, plan, push,
+    DEFAULT_PART_SIZE, Here, Plan, PlanOptions, PushError, PushOptions, Summary, plan, push_into,
 };
-use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
 use serde::Serialize;
 
@@ -134,7 +133,7 @@ impl Push {
         let store = self.how.open_store()?;
         let roots = self.roots(&store)?;
         let mut infos = if self.no_closure {
-            alone(&store, &roots)?
+            store.alone(&roots).context(|| "cannot tell what to push".to_owned())?
         } else {
             let closure = store.closure_with(&roots, self.selection.along());
             closure.context(|| "cannot tell what to push".to_owned())?
@@ -147,22 +146,26 @@ impl Push {
             let plan = plan(&remote, infos, store.store_dir(), self.how.plan_options()).await?;
             let progress = Progress::new(&plan, &remote, self.json);
             progress.header(self.dry_run);
-            let mut summary = Summary::default();
+            let (mut summary, mut pushed) = (Summary::default(), Ok(()));
             if !self.dry_run {
                 let places = |path: &StorePath| store.real_path(path);
+                let (here, options) = (Here(&places), self.how.push_options());
                 let observer = |at, step| progress.hear(&plan, at, step);
-                let options = self.how.push_options();
-                summary = push(&remote, &plan, &places, options, &observer).await?;
+                pushed = push_into(&remote, &plan, &here, options, &observer, &mut summary).await;
                 progress.finish(&summary, remote.server(), started.elapsed());
             }
-            Ok::<_, granary_client::push::PushError>((plan, summary))
+            Ok::<_, PushError>((plan, summary, pushed))
         });
-        let (plan, summary) = outcome.context(context)?;
+        let (plan, summary, pushed) = outcome.context(context)?;
+        let pushed = pushed.context(context);
         if self.json {
-            let report =
-                Report::new(&plan, &summary, remote.server(), started.elapsed(), self.dry_run);
+            let error = pushed.as_ref().err().map(Failure::text);
+            let time = started.elapsed();
+            let mut report = Report::new(&plan, &summary, remote.server(), time, self.dry_run);
+            report.error = error;
             print_json(&report)?;
         }
+        pushed?;
         match summary.failed.len() {
             0 => Ok(()),
             1 => Err(Failure::new(format!("{}: 1 path was not pushed", remote.url()))),
@@ -175,7 +178,7 @@ impl Push {
         if self.stdin {
             for line in io::stdin().lock().lines() {
                 let line = line.context(|| "cannot read paths from stdin".to_owned())?;
-                paths.extend(line.split_whitespace().map(PathBuf::from));
+                paths.extend(Some(line.trim()).filter(|line| !line.is_empty()).map(PathBuf::from));
             }
         } else if paths.is_empty() {
             return Err(Failure::new("no path is given: name some, or pass them with --stdin"));
@@ -190,15 +193,6 @@ pub fn resolve(store: &LocalStore, path: &Path) -> Result<StorePath, Failure> {
     store.resolve(path).context(|| format!("cannot push {}", path.display()))
 }
 
-fn alone(store: &LocalStore, paths: &[StorePath]) -> Result<Vec<PathInfo>, Failure> {
-    let infos = store.path_infos(paths).context(|| "cannot tell what to push".to_owned())?;
-    let missing = |path: &StorePath| {
-        let path = path.to_absolute(store.store_dir());
-        Failure::new(format!("{path} is not valid in the Nix store: build it first"))
-    };
-    infos.into_iter().zip(paths).map(|(info, path)| info.ok_or_else(|| missing(path))).collect()
-}
-
 /// What `--json` tells.
 #[derive(Serialize)]
 struct Report<'a> {
@@ -208,6 +202,9 @@ struct Report<'a> {
     present: usize,
     upstream: usize,
     failed: Vec<FailedReport>,
+    /// Why the push ended before every path was published or had failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
     bytes_read: u64,
     bytes_sent: u64,
     bytes_received: u64,
@@ -236,8 +233,8 @@ impl<'a> Report<'a> {
         dry_run: bool,
     ) -> Self {
         let full = |path: &StorePath| format!("{}/{path}", plan.cache.store_dir);
-        let failed = |path: &StorePath| summary.failed.iter().any(|(other, _)| other == path);
-        let pushed = plan.to_push.iter().filter(|info| !failed(&info.store_path));
+        let pushed = |path: &StorePath| dry_run || summary.published_paths.contains(path);
+        let pushed = plan.to_push.iter().filter(|info| pushed(&info.store_path));
         Self {
             cache: &plan.cache.name,
             dry_run,
@@ -251,6 +248,7 @@ impl<'a> Report<'a> {
                 .iter()
                 .map(|(path, error)| FailedReport { path: full(path), error: error.clone() })
                 .collect(),
+            error: None,
             bytes_read: summary.read,
             bytes_sent: server.traffic().sent(),
             bytes_received: server.traffic().received(),

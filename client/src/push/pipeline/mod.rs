@@ -10,6 +10,7 @@ mod sending;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -109,6 +110,21 @@ pub async fn push_from(
     options: PushOptions,
     observer: Observer<'_>,
 ) -> Result<Summary, PushError> {
+    let mut summary = Summary::default();
+    push_into(remote, plan, supply, options, observer, &mut summary).await?;
+    Ok(summary)
+}
+
+/// The same, for those who want to know what became of the paths even if the push ends early:
+/// paths that `summary` does not tell of were neither published nor did they fail.
+pub async fn push_into(
+    remote: &RemoteCache,
+    plan: &Plan,
+    supply: &dyn Supply,
+    options: PushOptions,
+    observer: Observer<'_>,
+    summary: &mut Summary,
+) -> Result<(), PushError> {
     if options.part_size < MIN_PART_SIZE {
         return Err(PushError::PartSize);
     }
@@ -141,9 +157,18 @@ pub async fn push_from(
         summary: Summary::default(),
         read: Arc::default(),
     };
-    pipeline.run().await?;
+    let result = pipeline.run().await;
     pipeline.summary.read = pipeline.read.load(Ordering::Relaxed);
-    Ok(pipeline.summary)
+    *summary = pipeline.summary;
+    result
+}
+
+/// About how much memory the places of chunks take, while they wait to be sent too.
+fn weight(chunks: &[ChunkPlace]) -> usize {
+    let each = size_of::<ChunkPlace>() + size_of::<(Chunk, usize)>();
+    let files = chunks.chunk_by(|one, other| Arc::ptr_eq(&one.file, &other.file));
+    let name = |of_file: &[ChunkPlace]| size_of::<PathBuf>() + of_file[0].file.as_os_str().len();
+    chunks.len() * each + files.map(name).sum::<usize>()
 }
 
 impl Pipeline<'_> {
@@ -246,7 +271,7 @@ impl Pipeline<'_> {
 
     fn open(&mut self, at: usize, Scanned { tree, lists, chunks }: Scanned) {
         let prepared = Prepared::new(tree, lists);
-        let weight = prepared.weight() + chunks.len() * size_of::<ChunkPlace>();
+        let weight = prepared.weight() + weight(&chunks);
         self.weight += weight;
         self.open.insert(at, Open { prepared, chunks, weight, rounds: 0 });
         self.scanned.insert(at);

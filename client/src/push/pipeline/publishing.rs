@@ -92,6 +92,7 @@ impl Pipeline<'_> {
                     self.fate[at] = Fate::Published;
                     self.close(at);
                     self.summary.published += 1;
+                    self.summary.published_paths.insert(self.paths[at].store_path.clone());
                     (self.observer)(at, Step::Published);
                 }
                 Outcome::Missing => self.send_again(at, &outcome.missing),
