@@ -148,7 +148,7 @@ async fn a_path_the_server_fails_on_keeps_back_only_those_that_refer_to_it() {
     let pushed = push_all(&remote, &local).await;
     assert_eq!((pushed.published, pushed.failed.len()), (1, 2), "{:?}", pushed.failed);
     let why = |path| &pushed.failed.iter().find(|(failed, _)| failed == path).unwrap().1;
-    assert!(why(&bad).contains("the server failed on this path"), "{}", why(&bad));
+    assert!(why(&bad).contains("the server failed on it"), "{}", why(&bad));
     assert!(why(&above).contains(&bad.to_string()), "{}", why(&above));
     assert_eq!(remote.server().traffic().retries(), 0, "the network is not down");
 }

@@ -100,7 +100,7 @@ impl Pipeline<'_> {
                 Outcome::Deferred => {
                     self.ready.insert(at);
                 }
-                Outcome::Failed => self.fail(at, failed_there(&outcome.message)),
+                Outcome::Failed => self.fail(at, failed_there(outcome.message)),
                 _ => self.fail(at, outcome.message),
             }
         }
@@ -108,10 +108,12 @@ impl Pipeline<'_> {
     }
 }
 
-/// What the server says, if it says anything: the cause is in its log, and not for everybody.
-fn failed_there(message: &str) -> String {
-    let why = "the server failed on this path: push again, or look at its log";
-    if message.is_empty() { why.to_owned() } else { format!("{why} ({message})") }
+/// What the server says, if it says anything: the cause is in its log.
+fn failed_there(message: String) -> String {
+    match message.is_empty() {
+        true => "the server failed on it, and its log says why: push again later".to_owned(),
+        false => message,
+    }
 }
 
 async fn publish(remote: &RemoteCache, messages: Vec<u8>) -> Result<Vec<PathOutcome>, PushError> {
