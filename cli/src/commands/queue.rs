@@ -164,11 +164,8 @@ impl List {
             note("and more");
         }
         for FailedPath { path, reason, attempts, next } in failed {
-            let next = match next {
-                Some(next) => format!("again {}", relative(next, now())),
-                None => "given up".to_owned(),
-            };
-            print(&format!("{path}  failed {attempts} times, {next}: {reason}"))?;
+            let next = relative(next, now());
+            print(&format!("{path}  failed {attempts} times, again {next}: {reason}"))?;
         }
         Ok(())
     }

@@ -216,13 +216,7 @@ impl Pusher {
         self.tally.failed += settled.len();
         for failed in settled {
             let (path, reason, attempts) = (failed.path, failed.reason, failed.attempts);
-            match failed.next {
-                Some(_) => tracing::warn!("not pushed: {path}: {reason} (attempt {attempts})"),
-                None => tracing::error!(
-                    "given up after {attempts} attempts: {path}: {reason}; granary queue retry tries \
-                     it once more"
-                ),
-            }
+            tracing::warn!("not pushed: {path}: {reason} (attempt {attempts})");
         }
         Ok(())
     }

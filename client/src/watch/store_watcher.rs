@@ -123,8 +123,9 @@ impl StoreWatcher {
                             tracing::warn!("inotify lost events: looking at the whole store");
                             poll_at = Instant::now();
                         }
+                        // Sooner, if anything: news that never ends must not put it off for ever.
                         check_after = FIRST_CHECK;
-                        check_at = Instant::now() + check_after;
+                        check_at = check_at.min(Instant::now() + check_after);
                     }
                     Err(error) => {
                         tracing::warn!("the store can no longer be watched ({error}): polling it");

@@ -72,7 +72,7 @@ impl Drain {
     }
 
     pub(super) fn take_due_at(&self, limit: usize, now: u64) -> Result<Batch, Error> {
-        let due = |failed: &FailedPath| failed.next.is_some_and(|next| next <= now);
+        let due = |failed: &FailedPath| failed.next <= now;
         let failed = failed::list(&self.queue.dir)?.into_iter().filter(due).take(limit);
         Ok(Batch { paths: failed.map(|failed| failed.path).collect(), entries: Vec::new() })
     }

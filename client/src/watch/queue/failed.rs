@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, at};
 
-/// Pauses after each failed attempt, in seconds; after the last one it is given up. What was wrong
-/// may pass (a disk, an unmounted part of the store), or be repaired by hand.
+/// Pauses after each failed attempt, in seconds; the last one for ever. What was wrong may pass (a
+/// disk, an unmounted part of the store), or be repaired by hand, and an attempt costs little.
 const PAUSES: [u64; 4] = [60, 5 * 60, 30 * 60, 3 * 3600];
 
 /// A path that could not be pushed.
@@ -22,8 +22,8 @@ pub struct FailedPath {
     pub reason: String,
     /// How often it was tried.
     pub attempts: u32,
-    /// When it is tried again, in seconds since 1970; `None` if it was given up.
-    pub next: Option<u64>,
+    /// When it is tried again, in seconds since 1970.
+    pub next: u64,
 }
 
 /// What is in the file.
@@ -31,15 +31,15 @@ pub struct FailedPath {
 struct Record {
     reason: String,
     attempts: u32,
-    next: Option<u64>,
+    next: u64,
 }
 
 impl FailedPath {
     /// After one more failure.
     pub(super) fn again(path: &StorePath, before: Option<&Self>, reason: &str, now: u64) -> Self {
         let attempts = before.map_or(0, |before| before.attempts).saturating_add(1);
-        let pause = PAUSES.get(attempts as usize - 1);
-        let next = pause.map(|pause| now + pause);
+        let [.., last] = PAUSES;
+        let next = now + PAUSES.get(attempts as usize - 1).copied().unwrap_or(last);
         Self { path: path.clone(), reason: reason.to_owned(), attempts, next }
     }
 
@@ -82,7 +82,7 @@ fn read(file: &Path, path: StorePath) -> Result<Option<FailedPath>, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         text => at("read", file, text)?,
     };
-    let unknown = |_| Record { reason: "unknown".to_owned(), attempts: 1, next: Some(0) };
+    let unknown = |_| Record { reason: "unknown".to_owned(), attempts: 1, next: 0 };
     let Record { reason, attempts, next } = serde_json::from_slice(&text).unwrap_or_else(unknown);
     Ok(Some(FailedPath { path, reason, attempts, next }))
 }
