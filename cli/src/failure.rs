@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::io::{self, Write};
 
+use granary_api::error::add_causes;
+
 /// A failed command.
 #[derive(Debug)]
 pub struct Failure {
@@ -39,16 +41,7 @@ impl Failure {
     /// What failed, and why.
     pub fn text(&self) -> String {
         let mut text = self.what.clone();
-        let mut source = self.source.as_deref().map(|error| error as &(dyn Error + 'static));
-        while let Some(error) = source {
-            let cause = error.to_string();
-            // Many errors print their cause themselves.
-            if !text.contains(&cause) {
-                text.push_str(": ");
-                text.push_str(&cause);
-            }
-            source = error.source();
-        }
+        add_causes(&mut text, self.source.as_deref().map(|error| error as _));
         text
     }
 }

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use castore::tree::BuildError;
 use castore::{IntakeError, StoreError, UploadError};
 use granary_api::ErrorBody;
+use granary_api::error::with_causes;
 use narbridge::cache::{NarUploadError, PublishError, PublishNarError};
 use narbridge::ingest::IngestError;
 use narbridge::nar::NarError;
@@ -50,16 +51,7 @@ pub(crate) enum ApiError {
 
 impl ApiError {
     fn internal(error: &dyn std::error::Error) -> Self {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            let cause_text = cause.to_string();
-            if !text.contains(&cause_text) {
-                text = format!("{text}: {cause_text}");
-            }
-            source = cause.source();
-        }
-        tracing::error!(error = text, "a request failed");
+        tracing::error!(error = with_causes(error), "a request failed");
         Self::Internal
     }
 

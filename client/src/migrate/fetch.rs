@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::{Buf, Bytes};
+use granary_api::error::with_causes;
 use nar_compression::decoder;
 use nix_compat::nar::Reader;
 use nix_compat::nixhash::Sha256;
@@ -78,7 +79,7 @@ impl<'a> Fetcher<'a> {
             let pause = self.source.retry().pause(failed, started.elapsed(), None);
             match pause.filter(|_| error.passes()) {
                 Some(pause) => tokio::time::sleep(pause).await,
-                None => return Err(told(&error)),
+                None => return Err(with_causes(&error)),
             }
             remove(&place);
         }
@@ -128,22 +129,6 @@ impl Supply for Fetcher<'_> {
     fn room(&self) -> usize {
         self.room
     }
-}
-
-/// The error with its causes, in one line.
-fn told(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        // Many errors print their cause themselves.
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-        source = error.source();
-    }
-    text
 }
 
 /// What cannot be removed now goes with the directory around it.
@@ -271,7 +256,7 @@ impl Check {
             let plain = decoder(self.nar.compression, buffered);
             let plain = plain.map_err(|error| error.to_string())?;
             let mut plain = Hashed::new(plain, self.nar_size);
-            unpack(Reader::new(&mut plain), &self.place).map_err(|error| told(&error))?;
+            unpack(Reader::new(&mut plain), &self.place).map_err(|error| with_causes(&error))?;
             let length = plain.length;
             (plain.hash(), length)
         };

@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use granary_api::error::with_causes;
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
 use tokio::sync::watch;
@@ -20,7 +21,7 @@ use super::dir_events::DirEvents;
 use super::pause::Pauses;
 use super::queue::{self, Batch, Drain};
 use super::store_watcher::Wants;
-use super::trouble::{Trouble, chain};
+use super::trouble::Trouble;
 use crate::http::RemoteCache;
 use crate::local::{self, Along, LocalStore};
 use crate::push::{PlanOptions, PushOptions, Step, plan, push};
@@ -125,7 +126,7 @@ impl Pusher {
                         () = time_is_up(&mut times_up) => return Ended::Left,
                     }
                 }
-                Err(error) => Some(Trouble::Passes(chain(&error))),
+                Err(error) => Some(Trouble::Passes(with_causes(&error))),
             };
             let Some(trouble) = trouble else {
                 pauses.reset();
@@ -212,7 +213,7 @@ impl Pusher {
             Err(trouble) => return Err(trouble),
         };
         let settled = block_in_place(|| self.drain.settle(batch, &bad));
-        let settled = settled.map_err(|error| Trouble::Passes(chain(&error)))?;
+        let settled = settled.map_err(|error| Trouble::Passes(with_causes(&error)))?;
         self.tally.failed += settled.len();
         for failed in settled {
             let (path, reason, attempts) = (failed.path, failed.reason, failed.attempts);
@@ -276,7 +277,7 @@ impl Pusher {
     fn closure(&self, paths: &[StorePath]) -> Result<(Vec<PathInfo>, Bad), Trouble> {
         use local::Error::{Dangling, NotValid};
         let closure = |paths: &[StorePath]| self.store.closure_with(paths, self.options.along);
-        let failed = |error| Trouble::Passes(chain(&error));
+        let failed = |error| Trouble::Passes(with_causes(&error));
         match closure(paths) {
             Ok(infos) => return Ok((infos, Vec::new())),
             Err(NotValid(_) | Dangling { .. }) => {}

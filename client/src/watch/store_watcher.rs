@@ -13,6 +13,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use granary_api::error::with_causes;
 use nix_compat::store_path::StorePath;
 use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep_until};
@@ -20,7 +21,6 @@ use tokio::time::{Instant, sleep_until};
 use super::dir_events::{DirEvent, DirEvents};
 use super::queue::{self, Queue};
 use super::seen::Seen;
-use super::trouble::chain;
 use crate::local::{self, LocalStore};
 
 /// How soon a path that appeared is asked about first: Nix registers most within milliseconds.
@@ -263,5 +263,5 @@ async fn next(events: &mut Option<DirEvents>) -> io::Result<Vec<DirEvent>> {
 }
 
 fn tell(error: &WatchError) {
-    tracing::warn!("{}; trying again", chain(error));
+    tracing::warn!("{}; trying again", with_causes(error));
 }

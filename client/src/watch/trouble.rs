@@ -1,6 +1,6 @@
 //! What kinds of trouble a push can run into, and what each is good for.
 
-use std::error::Error;
+use granary_api::error::with_causes;
 
 use crate::http;
 use crate::push::PushError;
@@ -18,7 +18,7 @@ pub(super) enum Trouble {
 
 impl From<PushError> for Trouble {
     fn from(error: PushError) -> Self {
-        let why = chain(&error);
+        let why = with_causes(&error);
         match &error {
             PushError::Http(error) => match error {
                 // A path that brings a server to its knees does so again.
@@ -33,19 +33,4 @@ impl From<PushError> for Trouble {
             _ => Self::Path { why, server: false },
         }
     }
-}
-
-/// An error with its causes, in one line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        // Many errors print their cause themselves.
-        if !text.contains(&cause) {
-            text.push_str(&format!(": {cause}"));
-        }
-        source = error.source();
-    }
-    text
 }

@@ -68,16 +68,7 @@ impl Findings {
 
     /// An error with its causes.
     fn error(&mut self, check: &'static str, error: &dyn std::error::Error) {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            let cause_text = cause.to_string();
-            if !text.contains(&cause_text) {
-                text = format!("{text}: {cause_text}");
-            }
-            source = cause.source();
-        }
-        self.fail(check, text);
+        self.fail(check, granary_api::error::with_causes(error));
     }
 }
 

@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::fs::File;
 
 use castore::durable::sync_dir;
+use granary_api::error::with_causes;
 use nix_compat::store_path::StorePath;
 
 use super::failed::{self, FailedPath};
 use super::{Error, Queue, at, now};
-use crate::watch::trouble::chain;
 
 /// The right to take paths out of a queue. One process has it.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Drain {
                 Ok(None) => continue,
                 Err(error) => {
                     // One entry does not stop the others.
-                    tracing::warn!("{}", chain(&error));
+                    tracing::warn!("{}", with_causes(&error));
                     continue;
                 }
             };
