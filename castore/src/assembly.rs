@@ -13,7 +13,7 @@ use crate::Digest;
 use crate::blob::BlobBuilder;
 use crate::holder::{Claims, Holder};
 use crate::log::Run;
-use crate::pack::{FrameEncoder, Kind, Row};
+use crate::pack::{FrameEncoder, Kind};
 use crate::store::{Reader, Store, StoreError};
 use crate::tree::{ChunkList, ChunkRef, Tree, TreeError};
 
@@ -186,8 +186,7 @@ impl Assembly {
             return Err(AssemblyError::Blob { blob: *blob, what });
         }
         let failed = |error: io::Error| StoreError::Io(error);
-        let mut records =
-            Records { run: Run::default(), encoder: FrameEncoder::new().map_err(failed)? };
+        let (mut run, mut encoder) = (Run::default(), FrameEncoder::new().map_err(failed)?);
         let mut claims = Claims::of(holder);
         for (blob, size) in self.tree.files() {
             for chunk in self.chunks_of(&blob, size)? {
@@ -195,28 +194,12 @@ impl Assembly {
             }
         }
         for (blob, (_, encoded)) in &self.lists {
-            records.add(Kind::ChunkList, *blob, encoded).map_err(failed)?;
+            run.add(&mut encoder, Kind::ChunkList, *blob, encoded).map_err(failed)?;
         }
         let tree = Digest::of(&self.encoded);
-        records.add(Kind::Tree, tree, &self.encoded).map_err(failed)?;
-        claims.append_to(&mut records.run).map_err(failed)?;
-        self.store.append(&records.run).map_err(failed)?;
+        run.add(&mut encoder, Kind::Tree, tree, &self.encoded).map_err(failed)?;
+        claims.append_to(&mut run).map_err(failed)?;
+        self.store.append(&run).map_err(failed)?;
         Ok(tree)
-    }
-}
-
-struct Records {
-    run: Run,
-    encoder: FrameEncoder,
-}
-
-impl Records {
-    fn add(&mut self, kind: Kind, digest: Digest, plain: &[u8]) -> io::Result<()> {
-        let offset = self.run.bytes.len() as u64;
-        let header = self.encoder.append(&mut self.run.bytes, kind, digest, plain)?;
-        let length = u32::try_from(plain.len()).map_err(io::Error::other)?;
-        let stored = header.stored;
-        self.run.rows.push(Row { digest, kind, pack: 0, offset, stored, plain: length });
-        Ok(())
     }
 }

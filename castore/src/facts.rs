@@ -22,7 +22,7 @@ use prost::Message;
 use crate::Digest;
 use crate::index::{Batch, Index, IndexError};
 use crate::log::{Log, Run};
-use crate::pack::{FrameEncoder, Kind, Row};
+use crate::pack::{FrameEncoder, Kind};
 
 /// Index key of the sequence number up to which facts are applied.
 const SEQUENCE_KEY: &[u8] = b"m/sequence";
@@ -334,11 +334,5 @@ impl Facts {
 
 fn append_record(run: &mut Run, encoder: &mut FrameEncoder, record: &Record) -> io::Result<()> {
     let plain = record.encode_to_vec();
-    let digest = Digest::of(&plain);
-    let offset = run.bytes.len() as u64;
-    let header = encoder.append(&mut run.bytes, Kind::Facts, digest, &plain)?;
-    let length = u32::try_from(plain.len()).map_err(io::Error::other)?;
-    let (kind, stored) = (Kind::Facts, header.stored);
-    run.rows.push(Row { digest, kind, pack: 0, offset, stored, plain: length });
-    Ok(())
+    run.add(encoder, Kind::Facts, Digest::of(&plain), &plain)
 }

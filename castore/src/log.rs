@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::Digest;
 use crate::bytes::{AppendPack, PackBackend};
 use crate::locations::Locations;
 use crate::pack::format::{START_LEN, start};
-use crate::pack::{Footer, HEADER_LEN, Kind, PackId, Row};
+use crate::pack::{Footer, FrameEncoder, HEADER_LEN, Kind, PackId, Row};
 use crate::packs::Packs;
 
 /// Packs that may wait to be sealed before appending has to wait as well.
@@ -34,6 +35,21 @@ pub struct Run {
 }
 
 impl Run {
+    /// Adds a record.
+    pub fn add(
+        &mut self,
+        encoder: &mut FrameEncoder,
+        kind: Kind,
+        digest: Digest,
+        plain: &[u8],
+    ) -> io::Result<()> {
+        let offset = self.bytes.len() as u64;
+        let length = u32::try_from(plain.len()).map_err(io::Error::other)?;
+        let stored = encoder.append(&mut self.bytes, kind, digest, plain)?.stored;
+        self.rows.push(Row { digest, kind, pack: 0, offset, stored, plain: length });
+        Ok(())
+    }
+
     /// Forgets everything, keeping the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();

@@ -340,16 +340,11 @@ impl Upload {
     }
 
     fn add_record(&mut self, kind: Kind, digest: Digest, plain: &[u8]) -> Result<(), UploadError> {
-        let offset = self.run.bytes.len() as u64;
-        let length = u32::try_from(plain.len()).map_err(io::Error::other)?;
         let encoder = match &mut self.encoder {
             Some(encoder) => encoder,
             none => none.insert(FrameEncoder::new()?),
         };
-        let header = encoder.append(&mut self.run.bytes, kind, digest, plain)?;
-        let stored = header.stored;
-        self.run.rows.push(Row { digest, kind, pack: 0, offset, stored, plain: length });
-        Ok(())
+        Ok(self.run.add(encoder, kind, digest, plain)?)
     }
 
     fn flush(&mut self) -> Result<(), UploadError> {

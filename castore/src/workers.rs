@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crate::Digest;
 use crate::locations::Locations;
 use crate::log::Run;
-use crate::pack::{FrameEncoder, Kind, Row};
+use crate::pack::{FrameEncoder, Kind};
 
 /// One chunk to take in.
 pub(crate) struct ChunkJob {
@@ -120,10 +120,7 @@ fn encode(encoder: &mut FrameEncoder, job: &Job) -> io::Result<Encoded> {
         if seen.insert(digest, ()).is_some() {
             continue;
         }
-        let offset = out.run.bytes.len() as u64;
-        let header = encoder.append(&mut out.run.bytes, Kind::Chunk, digest, &chunk.plain)?;
-        let (kind, stored) = (Kind::Chunk, header.stored);
-        out.run.rows.push(Row { digest, kind, pack: 0, offset, stored, plain });
+        out.run.add(encoder, Kind::Chunk, digest, &chunk.plain)?;
     }
     Ok(out)
 }
