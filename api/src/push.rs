@@ -24,6 +24,9 @@ use crate::CacheInfo;
 /// send shorter ones, for the sake of proxies.
 pub const MAX_BODY: usize = 64 * 1024 * 1024;
 
+/// Paths in one body of `paths`, at most.
+pub const MAX_PATHS_AT_ONCE: usize = 4096;
+
 /// The longest manifest that travels inside a [`PublishPath`]; longer ones are sent as chunks.
 pub const MAX_INLINE_MANIFEST: usize = 256 * 1024;
 

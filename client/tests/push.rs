@@ -240,3 +240,17 @@ async fn the_question_what_is_missing_fits_the_part_size_too() {
     assert_eq!(fixture.requests(), 2);
     assert!(fixture.longest_body() <= 400, "{}", fixture.longest_body());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_small_paths_than_one_request_takes_arrive() {
+    let fixture = Fixture::start().await;
+    let mut local = LocalPaths::new();
+    let count = granary_api::push::MAX_PATHS_AT_ONCE + 50;
+    // All of them wait for one that takes long, and are ready at once.
+    let long = local.add("long", &[], |dir| fs::write(dir.join("f"), noise(1, 100 << 20)).unwrap());
+    for at in 0..count {
+        local.add(&format!("p{at}"), &[&long], |dir| fs::write(dir.join("f"), b"").unwrap());
+    }
+    let pushed = push_all(&fixture, &local).await.unwrap();
+    assert_eq!((pushed.published, pushed.failed.len()), (count + 1, 0));
+}

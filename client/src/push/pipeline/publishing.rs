@@ -1,6 +1,6 @@
 //! Publishing paths, each after those it refers to.
 
-use granary_api::push::{Outcome, PathOutcome};
+use granary_api::push::{MAX_PATHS_AT_ONCE, Outcome, PathOutcome};
 
 use super::{Event, Fate, Pipeline};
 use crate::http::RemoteCache;
@@ -38,7 +38,8 @@ impl Pipeline<'_> {
                 }
                 let (info, Some(open)) = (&self.paths[at], self.open.get(&at)) else { continue };
                 let full = messages.len() + open.prepared.message_len(info) > limit
-                    || nars + info.nar_size > PUBLISH_NARS;
+                    || nars + info.nar_size > PUBLISH_NARS
+                    || batch.len() == MAX_PATHS_AT_ONCE;
                 if full && !batch.is_empty() {
                     break;
                 }

@@ -11,8 +11,8 @@ use axum::response::Response;
 use castore::Digest;
 use futures_util::Stream;
 use granary_api::push::{
-    MAX_BODY, MAX_INLINE_MANIFEST, Manifest, Missing, MissingPaths, Outcome, PathOutcome,
-    PublishPath,
+    MAX_BODY, MAX_INLINE_MANIFEST, MAX_PATHS_AT_ONCE, Manifest, Missing, MissingPaths, Outcome,
+    PathOutcome, PublishPath,
 };
 use narbridge::Cache;
 use narbridge::cache::{PublishError, PushError, PushOutcome, Pusher};
@@ -27,8 +27,6 @@ use crate::body::{blocking, read_small, with_body};
 use crate::error::ApiError;
 use crate::reply;
 
-/// Paths in one request.
-const MAX_PATHS_AT_ONCE: usize = 4096;
 /// Outcomes that wait for the client to read them.
 const OUTCOMES: usize = 4;
 /// What is said of a path that is not to blame.
