@@ -23,17 +23,9 @@ impl Pipeline<'_> {
             let limit = ASK_DIGESTS.min(self.options.part_size / Digest::LEN);
             for at in left.by_ref() {
                 let Some(open) = self.open.get(&at) else { continue };
-                let mut all = open
-                    .prepared
-                    .pieces
-                    .iter()
-                    .map(|(digest, bytes)| (*digest, Source::Bytes(*digest, bytes.clone())))
-                    .chain(
-                        open.chunks.iter().map(|place| (place.digest, Source::File(place.clone()))),
-                    )
-                    .collect::<Vec<_>>();
-                all.retain(|(digest, _)| self.asked.insert(digest.prefix()));
-                questions.extend(all.into_iter().map(|(_, source)| (at, source)));
+                let asked = &mut self.asked;
+                let new = open.sources(|digest| asked.insert(digest.prefix()));
+                questions.extend(new.into_iter().map(|source| (at, source)));
                 batch.push(at);
                 if questions.len() >= limit {
                     break;

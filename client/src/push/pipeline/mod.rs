@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use castore::Digest;
 use futures_util::StreamExt;
 use futures_util::stream::{FuturesOrdered, FuturesUnordered};
 use granary_api::push::PathOutcome;
@@ -37,6 +38,21 @@ struct Open {
     chunks: Vec<ChunkPlace>,
     weight: usize,
     rounds: u32,
+}
+
+impl Open {
+    /// Where those of its chunks come from that are wanted: the manifest's pieces, then its files'.
+    fn sources(&self, mut wanted: impl FnMut(&Digest) -> bool) -> Vec<Source> {
+        let mut sources = Vec::new();
+        for (digest, bytes) in &self.prepared.pieces {
+            if wanted(digest) {
+                sources.push(Source::Bytes(*digest, bytes.clone()));
+            }
+        }
+        let places = self.chunks.iter().filter(|place| wanted(&place.digest));
+        sources.extend(places.map(|place| Source::File(place.clone())));
+        sources
+    }
 }
 
 enum Event {

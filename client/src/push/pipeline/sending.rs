@@ -9,7 +9,7 @@ use castore::Digest;
 use super::{Event, Fate, Pipeline};
 use crate::http::{self, RemoteCache};
 use crate::push::PushError;
-use crate::push::records::{Chunk, RECORD_OVERHEAD, Source, Unreadable, records};
+use crate::push::records::{Chunk, RECORD_OVERHEAD, Unreadable, records};
 
 /// Bodies of chunks under way: enough to keep a line of 100 ms busy while others are compressed.
 const SENDS: usize = 4;
@@ -59,11 +59,7 @@ impl Pipeline<'_> {
         let is_missing = |digest: &Digest| missing.contains(&digest.as_bytes()[..]);
         let Some(open) = self.open.get_mut(&at) else { return };
         open.rounds += 1;
-        let pieces = open.prepared.pieces.iter().filter(|(digest, _)| is_missing(digest));
-        let pieces = pieces.map(|(digest, bytes)| Source::Bytes(*digest, bytes.clone()));
-        let files = open.chunks.iter().filter(|place| is_missing(&place.digest));
-        let again: Vec<Source> =
-            pieces.chain(files.map(|place| Source::File(place.clone()))).collect();
+        let again = open.sources(is_missing);
         if again.is_empty() || open.rounds > ROUNDS {
             self.fail(at, "the server goes on losing its chunks: see its log".to_owned());
             return;
