@@ -19,6 +19,9 @@
 //! /_granary/v1/caches/<cache>/chunks             POST   records of packs
 //! /_granary/v1/caches/<cache>/paths              GET    -> PathList      ?after=<hash part>&limit=<n>
 //!                                                POST   PublishPath*   -> PathOutcome*
+//! /_granary/v1/caches/<cache>/sync               POST   SyncPaths      -> SyncedPath*
+//! /_granary/v1/caches/<cache>/chunks/read        POST   digests        -> records of packs
+//! /_granary/v1/caches/<cache>/profiles           POST   PathProfile*
 //! ```
 //!
 //! What is not said otherwise is JSON. Errors are [`ErrorBody`], whatever the route.
@@ -29,6 +32,7 @@ pub mod error;
 pub mod pattern;
 pub mod permission;
 pub mod push;
+pub mod sync;
 pub mod token;
 
 pub use cache::{
