@@ -96,19 +96,28 @@ impl Manifest {
     /// Reads an encoded manifest from outside. Its lists are counted first, because two bytes of it
     /// can become many in memory.
     pub fn decode_bounded(bytes: &[u8]) -> Result<Self, String> {
-        use prost::encoding::{DecodeContext, decode_key, skip_field};
-        let bad = |error: prost::DecodeError| error.to_string();
-        let (mut rest, mut fields) = (bytes, 0);
-        while !rest.is_empty() {
-            let (tag, wire_type) = decode_key(&mut rest).map_err(bad)?;
-            skip_field(wire_type, tag, &mut rest, DecodeContext::default()).map_err(bad)?;
-            fields += 1;
-        }
-        if fields > bytes.len() / MIN_LIST + 1 {
-            return Err("it has more lists than it could have".to_owned());
-        }
-        prost::Message::decode(bytes).map_err(bad)
+        decode_bounded(bytes, 1)
     }
+}
+
+/// Decodes a message with `others` fields beside chunk lists, once these have been counted: there
+/// may be as many as have room in its bytes.
+pub(crate) fn decode_bounded<M: prost::Message + Default>(
+    bytes: &[u8],
+    others: usize,
+) -> Result<M, String> {
+    use prost::encoding::{DecodeContext, decode_key, skip_field};
+    let bad = |error: prost::DecodeError| error.to_string();
+    let (mut rest, mut fields) = (bytes, 0);
+    while !rest.is_empty() {
+        let (tag, wire_type) = decode_key(&mut rest).map_err(bad)?;
+        skip_field(wire_type, tag, &mut rest, DecodeContext::default()).map_err(bad)?;
+        fields += 1;
+    }
+    if fields > bytes.len() / MIN_LIST + others {
+        return Err("it has more lists than it could have".to_owned());
+    }
+    M::decode(bytes).map_err(bad)
 }
 
 /// What became of a path.

@@ -1,15 +1,24 @@
 //! The sync protocol: how a lazy mount learns of paths and gets at their bytes.
 //!
 //! - `sync`: one [`SyncPaths`] message; the answer is [`SyncedPath`] messages, each after its length
-//!   as a protobuf varint, and the whole compressed as one zstd stream.
+//!   as a protobuf varint, and the whole compressed as one zstd stream, whose window is not larger
+//!   than [`MAX_WINDOW_LOG`] says.
 //! - `chunks/read`: 32-byte BLAKE3 digests one behind the other, at most [`MAX_CHUNKS_AT_ONCE`]; the
 //!   answer is the records of these chunks as they lie in packs (docs/pack-format.md), one behind
 //!   the other, in the order of the question. A chunk that the cache does not have is left out.
 //! - `profiles`: [`PathProfile`] messages, each after its length as a protobuf varint, not
-//!   compressed; nothing is answered.
+//!   compressed, at most [`MAX_PATHS_AT_ONCE`]; nothing is answered.
 //!
-//! All of it needs the right to pull from the cache; `profiles` also needs a token, so that what
-//! anybody may read is not arranged by anybody.
+//! All of it needs the right to pull from the cache; `profiles` needs a token that may pull from
+//! it, also where everybody may: what anybody may read is not arranged by anybody.
+//!
+//! # Answers that end early
+//!
+//! An answer of `sync` may end before everything was said. Every path that was asked for, and with
+//! `closure` every path that an answered one refers to, is answered, if only with an empty narinfo:
+//! so what has no answer, and is not known, is asked for again. Likewise with `chunks/read`: what
+//! stands in the question before the last record of the answer and was left out is not there; what
+//! stands behind it is asked for again; and an answer without any record says that none is there.
 //!
 //! # Trust
 //!
@@ -25,9 +34,17 @@ pub const MAX_CHUNKS_AT_ONCE: usize = 4096;
 /// The records of one answer of `chunks/read` are not longer than this, in bytes: what does not fit
 /// is left out at the end, and to be asked for again. The first is always there.
 pub const MAX_CHUNKS_ANSWER: usize = 32 * 1024 * 1024;
+/// The longest question of `sync`, in bytes: room for some 100 000 known paths. Who knows more
+/// leaves some out, and is told of them again.
+pub const MAX_SYNC_QUESTION: usize = 2 * 1024 * 1024;
 /// An answer of `sync` ends with the first path that makes it longer than this, in bytes before
 /// compression; the others are to be asked for again.
 pub const MAX_SYNC_ANSWER: usize = 32 * 1024 * 1024;
+/// The longest message of `sync`, in bytes: what a tree and its lists may take when they are
+/// pushed, a narinfo and a profile. Of a path that takes more, the tree is left out.
+pub const MAX_SYNCED_PATH: usize = 132 * 1024 * 1024;
+/// Base-2 logarithm of the largest zstd window of an answer of `sync`: 8 MiB.
+pub const MAX_WINDOW_LOG: u32 = 23;
 /// The longest profile, in bytes.
 pub const MAX_PROFILE: usize = 64 * 1024;
 /// The longest body of `profiles`, in bytes.
@@ -65,7 +82,8 @@ pub struct SyncedPath {
     /// The narinfo; empty when the cache does not have the path.
     #[prost(bytes = "vec", tag = "2")]
     pub narinfo: Vec<u8>,
-    /// The tree record.
+    /// The tree record; empty when trees were not asked for, or when the cache cannot send it (it
+    /// lost it, or it is too long), which is in the server's log.
     #[prost(bytes = "vec", tag = "3")]
     pub tree: Vec<u8>,
     /// The chunk list of every blob that has one, once, sorted by the blob's digest.
@@ -75,6 +93,14 @@ pub struct SyncedPath {
     /// [`PathProfile::chunks`].
     #[prost(bytes = "vec", tag = "5")]
     pub profile: Vec<u8>,
+}
+
+impl SyncedPath {
+    /// Reads an encoded message from outside. Its lists are counted first, because two bytes of it
+    /// can become many in memory.
+    pub fn decode_bounded(bytes: &[u8]) -> Result<Self, String> {
+        crate::push::decode_bounded(bytes, 4)
+    }
 }
 
 /// Which chunks of a path were touched, in the order of the first touch.

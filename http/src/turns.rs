@@ -1,5 +1,5 @@
 //! Turns: how many uploads are taken in at a time, in all and of one subject, so that whoever holds
-//! their turns for long keeps nobody else out.
+//! their turns for long keeps nobody else out; and how many answers of `sync` are worked on.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +14,10 @@ use crate::error::ApiError;
 const IN_ALL: usize = 16;
 /// Of these, one subject's.
 const OF_ONE: usize = 8;
+/// Answers of `sync` that are worked on at the same time; more wait. Each may hold a tree twice, and
+/// those may take 96 MiB; the work is the processor's, so more would not be faster. A client that
+/// reads slowly keeps nobody waiting: only putting the next piece together is work.
+const SYNCS: usize = 4;
 /// Who has waited that long is told to come again.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Subjects that are remembered before those without turns are forgotten.
@@ -23,6 +27,7 @@ const REMEMBERED: usize = 1024;
 pub(crate) struct Turns {
     all: Arc<Semaphore>,
     subjects: Mutex<HashMap<String, Arc<Semaphore>>>,
+    syncs: Arc<Semaphore>,
 }
 
 /// A turn, for as long as it is held.
@@ -33,7 +38,13 @@ pub(crate) struct Turn {
 
 impl Turns {
     pub(crate) fn new() -> Self {
-        Self { all: Arc::new(Semaphore::new(IN_ALL)), subjects: Mutex::default() }
+        let semaphore = |count| Arc::new(Semaphore::new(count));
+        Self { all: semaphore(IN_ALL), subjects: Mutex::default(), syncs: semaphore(SYNCS) }
+    }
+
+    /// Waits until an answer of `sync` may be worked on.
+    pub(crate) async fn sync(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        self.syncs.clone().acquire_owned().await.map_err(|_| ApiError::Internal)
     }
 
     /// Waits for a turn.

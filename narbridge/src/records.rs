@@ -220,6 +220,11 @@ pub(crate) fn signature_key(cache: u32, hash: StorePathHash) -> Vec<u8> {
     [&b"sig/"[..], &cache.to_be_bytes(), hash.as_bytes()].concat()
 }
 
+/// In the index only: which chunks of a path were touched first.
+pub(crate) fn profile_key(cache: u32, hash: StorePathHash) -> Vec<u8> {
+    [&b"profile/"[..], &cache.to_be_bytes(), hash.as_bytes()].concat()
+}
+
 /// In the index only: the NAR hash and length of a tree that has been verified.
 pub(crate) fn verified_key(tree: &Digest) -> Vec<u8> {
     [&b"nar/"[..], tree.as_bytes()].concat()

@@ -62,6 +62,13 @@ impl Store {
         if let Some(tree) = self.trees.get(digest) {
             return Ok(tree);
         }
+        let tree = Arc::new(Tree::decode(&self.encoded_tree(digest)?)?);
+        self.trees.insert(*digest, tree.clone());
+        Ok(tree)
+    }
+
+    /// The tree of that digest as it is encoded, checked against it.
+    pub fn encoded_tree(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
         let kind = Kind::Tree;
         let missing = StoreError::Missing { kind, digest: *digest };
         let bytes = self.record(kind, digest)?.ok_or(missing)?;
@@ -69,9 +76,20 @@ impl Store {
             let what = "its bytes have another digest".to_owned();
             return Err(StoreError::Damaged { kind, digest: *digest, what });
         }
-        let tree = Arc::new(Tree::decode(&bytes)?);
-        self.trees.insert(*digest, tree.clone());
-        Ok(tree)
+        Ok(bytes)
+    }
+
+    /// The list of the blob's chunks as it is encoded, checked against `list`, the digest by which
+    /// a tree names it.
+    pub fn encoded_list(&self, blob: &Digest, list: &Digest) -> Result<Vec<u8>, StoreError> {
+        let kind = Kind::ChunkList;
+        let missing = StoreError::Missing { kind, digest: *blob };
+        let bytes = self.record(kind, blob)?.ok_or(missing)?;
+        if Digest::of(&bytes) != *list {
+            let what = "it is not the list that the tree names".to_owned();
+            return Err(StoreError::Damaged { kind, digest: *blob, what });
+        }
+        Ok(bytes)
     }
 
     /// The list of the blob's chunks; `None` when there is no such list.
@@ -94,17 +112,11 @@ impl Store {
             let size = u32::try_from(size).unwrap_or(u32::MAX);
             return Ok(vec![ChunkRef { digest: *blob, size, patches: Vec::new() }]);
         };
-        let kind = Kind::ChunkList;
-        let damaged =
-            |what: &str| StoreError::Damaged { kind, digest: *blob, what: what.to_owned() };
-        let missing = StoreError::Missing { kind, digest: *blob };
-        let bytes = self.record(kind, blob)?.ok_or(missing)?;
-        if Digest::of(&bytes) != expected {
-            return Err(damaged("it is not the list that the tree names"));
-        }
-        let list = ChunkList::decode(&bytes)?;
+        let list = ChunkList::decode(&self.encoded_list(blob, &expected)?)?;
         if list.size() != Some(size) {
-            return Err(damaged("its chunks do not add up to the file"));
+            let (kind, digest) = (Kind::ChunkList, *blob);
+            let what = "its chunks do not add up to the file".to_owned();
+            return Err(StoreError::Damaged { kind, digest, what });
         }
         Ok(list.chunks)
     }

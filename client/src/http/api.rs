@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use granary_api::cache::{AddKey, CacheInfo, CacheList, ConfigureCache, CreateCache, KeyList};
-use granary_api::push::{Missing, MissingPaths};
+use granary_api::push::{MAX_BODY, Missing, MissingPaths};
 use granary_api::{IssuedToken, PREFIX, Revocations, Revoke, Whoami};
 use reqwest::Method;
 use serde::Serialize;
@@ -75,6 +75,7 @@ impl Server {
             content_type,
             idempotent: twice == Twice::Same,
             api: true,
+            max_answer: MAX_BODY,
         })
         .await
     }
@@ -201,8 +202,19 @@ impl RemoteCache {
     }
 
     async fn push(&self, below: &str, body: Bytes) -> Result<Bytes, Error> {
+        self.post(below, body, MAX_BODY).await
+    }
+
+    /// Sends bytes for bytes, of which there are `max_answer` at most.
+    pub(super) async fn post(
+        &self,
+        below: &str,
+        body: Bytes,
+        max_answer: usize,
+    ) -> Result<Bytes, Error> {
         let path = format!("{PREFIX}{}", self.path(below));
-        Ok(self.server.send(Method::POST, &path, body, Some(OCTETS)).await?.body)
+        let octets = Some(OCTETS);
+        Ok(self.server.send_for(Method::POST, &path, body, octets, max_answer).await?.body)
     }
 
     fn path(&self, below: &str) -> String {

@@ -1,7 +1,7 @@
 //! Granary's HTTP client: one server, its API and its files.
 //!
 //! A [`Server`] sends whole bodies and takes whole answers, none longer than
-//! [`granary_api::push::MAX_BODY`]. What fails for reasons that pass is sent again, the same bytes,
+//! [`granary_api::push::MAX_BODY`], but for those of `sync`. What fails for reasons that pass is sent again, the same bytes,
 //! with growing, random pauses ([`RetryPolicy`]); what comes back as an [`Error`] says what to do.
 //! There is no limit on how long a body takes, only on how long nothing moves.
 //!
@@ -13,6 +13,7 @@ mod body;
 mod error;
 pub(crate) mod retry;
 mod server;
+mod sync;
 pub(crate) mod tls;
 mod token;
 

@@ -167,6 +167,8 @@ pub(super) struct Request<'a> {
     pub(super) idempotent: bool,
     /// Whether it is one of [`granary_api`]'s.
     pub(super) api: bool,
+    /// The longest answer that is taken, in bytes.
+    pub(super) max_answer: usize,
 }
 
 /// One attempt that failed.
@@ -230,8 +232,22 @@ impl Server {
         body: Bytes,
         content_type: Option<&str>,
     ) -> Result<Response, Error> {
+        self.send_for(method, path, body, content_type, MAX_BODY).await
+    }
+
+    /// The same, with a limit of its own for the answer.
+    pub(super) async fn send_for(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        content_type: Option<&str>,
+        max_answer: usize,
+    ) -> Result<Response, Error> {
         let api = path.starts_with(granary_api::PREFIX);
-        self.request(Request { method, path, body, content_type, idempotent: true, api }).await
+        let idempotent = true;
+        self.request(Request { method, path, body, content_type, idempotent, api, max_answer })
+            .await
     }
 
     pub(super) async fn request(&self, request: Request<'_>) -> Result<Response, Error> {
@@ -279,7 +295,7 @@ impl Server {
             let body = Outgoing::new(request.body.clone(), pulse.clone(), traffic.clone());
             builder = builder.body(reqwest::Body::wrap(body));
         }
-        let exchange = exchange(builder, pulse, traffic);
+        let exchange = exchange(builder, request.max_answer, pulse, traffic);
         let answer = tokio::select! {
             answer = exchange => answer,
             () = pulse.stopped(options.stall) => {
@@ -290,7 +306,7 @@ impl Server {
         let (status, headers, body) = match answer {
             Ok(answer) => answer,
             Err(Broken::TooLong) => {
-                let why = format!("an answer of more than {MAX_BODY} bytes");
+                let why = format!("an answer of more than {} bytes", request.max_answer);
                 let error = Error::NotGranary { server: base.clone(), why };
                 return Err(Failed { error, again: false, asked_for: None });
             }
@@ -326,6 +342,7 @@ enum Broken {
 /// Sends a request and takes its whole answer in.
 async fn exchange(
     request: reqwest::RequestBuilder,
+    limit: usize,
     pulse: &Pulse,
     traffic: &Traffic,
 ) -> Result<(StatusCode, HeaderMap, Bytes), Broken> {
@@ -336,7 +353,7 @@ async fn exchange(
     while let Some(piece) = response.chunk().await.map_err(Broken::Transport)? {
         pulse.beat();
         traffic.add_received(piece.len());
-        if body.len() + piece.len() > MAX_BODY {
+        if body.len() + piece.len() > limit {
             return Err(Broken::TooLong);
         }
         body.extend_from_slice(&piece);

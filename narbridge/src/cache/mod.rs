@@ -1,15 +1,18 @@
 //! A cache: a tenant's own view of path infos, over storage that all share.
 
+mod chunks;
 mod files;
 mod keys;
 mod name;
 mod narinfo;
 mod nars;
 mod paths;
+mod profiles;
 mod publish;
 mod push;
 mod rendered;
 mod settings;
+mod sync;
 mod whole;
 
 use std::sync::Arc;
@@ -19,13 +22,16 @@ use nix_compat::nixhash::Sha256;
 use nix_compat::signature::VerifyingKey;
 use nix_compat::store_path::{StoreDir, StorePathHash};
 
+pub use chunks::ChunkRecords;
 pub use files::{FileName, StoredFile};
 pub use keys::CacheKey;
 pub use name::{CacheName, InvalidCacheName};
 pub use nars::{NarFile, NarName, NarUploadError, UploadedNar};
+pub use profiles::{InvalidProfile, Profile};
 pub use publish::PublishError;
 pub use push::{PushError, PushOutcome, Pusher};
 pub use settings::{CacheChanges, CacheSettings, SettingError, UpstreamKey};
+pub use sync::{InvalidQuestion, Synced};
 pub use whole::{PublishNarError, PublishedNar};
 
 use crate::nar::{NarError, ZstdPlan};

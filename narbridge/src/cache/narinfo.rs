@@ -1,7 +1,12 @@
 //! Narinfos: rendered from path infos, signed when first read.
+//!
+//! To what Nix reads they add the digest of the tree and signatures that cover it
+//! ([`granary_api::sync`]). These are of the cache's own making, always: of what uploaders write
+//! into fields that Nix does not know, nothing is kept.
 
 use bytes::Bytes;
 use castore::StoreError;
+use granary_api::sync::{SIGNATURE_FIELD, TREE_FIELD, root_fingerprint};
 use nix_compat::narinfo::{Flags, NarInfo};
 use nix_compat::signature::Signature;
 use nix_compat::store_path::{StorePath, StorePathHash};
@@ -37,45 +42,48 @@ impl Cache {
         let url_hash = sha256(&record.name, &record.nar_hash)?;
         let url = nar_url(url_hash);
         let mut narinfo = to_narinfo(hash, &record, &url)?;
+        let tree = digest(&record.name, &record.tree)?.to_string();
         let signers = Signers::at(now(), &self.keys);
-        self.sign(hash, sequence, &signers, &mut narinfo)?;
-        let text = narinfo.render(&self.store_dir);
-        let narinfo = Some(Bytes::from(text));
-        Ok(Rendered { narinfo, settings: self.since, until: signers.until })
-    }
-
-    /// Adds the cache's signatures; makes them at the first read and remembers them.
-    fn sign(
-        &self,
-        hash: StorePathHash,
-        sequence: u64,
-        signers: &Signers<'_>,
-        narinfo: &mut NarInfo<'_>,
-    ) -> Result<(), CacheError> {
-        // A record that was replaced, or other keys, make what is remembered worthless.
-        let heading = format!("{sequence} {}", signers.mark(&self.store_dir));
-        let key = signature_key(self.number, hash);
-        let remembered =
-            self.store.derived(&key)?.and_then(|known| read_remembered(known, &heading));
-        let signatures = match remembered {
-            Some(signatures) => signatures,
-            None => {
-                let fingerprint = narinfo.fingerprint(&self.store_dir);
-                let signatures: Vec<Signature> =
-                    signers.keys().map(|key| key.sign(&fingerprint)).collect();
-                let lines = signatures.iter().map(|signature| format!("\n{signature}"));
-                let text = heading + &lines.collect::<String>();
-                self.store.remember(&key, text.as_bytes())?;
-                signatures
-            }
-        };
-        for signature in signatures {
+        let signatures = self.signatures(hash, sequence, &signers, &narinfo, &tree)?;
+        for signature in signatures.nar {
             // An uploader may have sent back what this cache signed before.
             if !narinfo.signatures.contains(&signature) {
                 narinfo.signatures.push(signature);
             }
         }
-        Ok(())
+        let mut text = narinfo.render(&self.store_dir);
+        text.extend([TREE_FIELD, ": ", &tree, "\n"]);
+        for signature in signatures.root {
+            text.extend([SIGNATURE_FIELD, ": ", &signature.to_string(), "\n"]);
+        }
+        let narinfo = Some(Bytes::from(text));
+        Ok(Rendered { narinfo, settings: self.since, until: signers.until })
+    }
+
+    /// The cache's signatures, made at the first read and remembered.
+    fn signatures(
+        &self,
+        hash: StorePathHash,
+        sequence: u64,
+        signers: &Signers<'_>,
+        narinfo: &NarInfo<'_>,
+        tree: &str,
+    ) -> Result<Signatures, CacheError> {
+        // A record that was replaced, or other keys, make what is remembered worthless.
+        let heading = format!("{REMEMBERED} {sequence} {}", signers.mark(&self.store_dir));
+        let key = signature_key(self.number, hash);
+        let remembered = self.store.derived(&key)?;
+        if let Some(signatures) = remembered.and_then(|known| Signatures::read(known, &heading)) {
+            return Ok(signatures);
+        }
+        let fingerprint = narinfo.fingerprint(&self.store_dir);
+        let root = root_fingerprint(&fingerprint, tree);
+        let signatures = Signatures {
+            nar: signers.keys().map(|key| key.sign(&fingerprint)).collect(),
+            root: signers.keys().map(|key| key.sign(&root)).collect(),
+        };
+        self.store.remember(&key, signatures.write(heading).as_bytes())?;
+        Ok(signatures)
     }
 
     /// The listing of a path's NAR, as JSON; `None` when the cache does not have the path.
@@ -90,14 +98,34 @@ impl Cache {
     }
 }
 
-/// The remembered signatures, if they were made for what the heading says.
-fn read_remembered(known: Vec<u8>, heading: &str) -> Option<Vec<Signature>> {
-    let text = String::from_utf8(known).ok()?;
-    let mut lines = text.lines();
-    if lines.next()? != heading {
-        return None;
+/// What a cache signs of a path, one of each for each of its keys.
+struct Signatures {
+    /// Over what Nix signs.
+    nar: Vec<Signature>,
+    /// Over [`root_fingerprint`].
+    root: Vec<Signature>,
+}
+
+/// The form in which signatures are remembered: a heading, and a line for each.
+const REMEMBERED: u8 = 2;
+
+impl Signatures {
+    /// The remembered ones, if they were made for what the heading says.
+    fn read(known: Vec<u8>, heading: &str) -> Option<Self> {
+        let text = String::from_utf8(known).ok()?;
+        let mut lines = text.lines();
+        if lines.next()? != heading {
+            return None;
+        }
+        let mut nar: Vec<Signature> = lines.map(|line| line.parse().ok()).collect::<Option<_>>()?;
+        let root = nar.split_off(nar.len() / 2);
+        (nar.len() == root.len()).then_some(Self { nar, root })
     }
-    lines.map(|line| line.parse().ok()).collect()
+
+    fn write(&self, heading: String) -> String {
+        let lines = self.nar.iter().chain(&self.root);
+        heading + &lines.map(|signature| format!("\n{signature}")).collect::<String>()
+    }
 }
 
 fn to_narinfo<'a>(

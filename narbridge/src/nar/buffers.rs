@@ -14,7 +14,7 @@ const KEPT: usize = 16;
 static POOL: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
 
 /// Room for one window.
-pub(super) struct Buffer {
+pub(crate) struct Buffer {
     bytes: Box<[u8]>,
     len: usize,
 }
@@ -54,6 +54,6 @@ impl Drop for Buffer {
 }
 
 /// The buffer as bytes that can be sent; it comes back when the last of them is dropped.
-pub(super) fn freeze(buffer: Buffer) -> Bytes {
+pub(crate) fn freeze(buffer: Buffer) -> Bytes {
     Bytes::from_owner(buffer)
 }

@@ -4,7 +4,7 @@
 //! framing from a tree; [`ZstdNar`] puts stored frames between frames of framing; [`PlainNar`] and
 //! [`EncodedNar`] decode the chunks.
 
-mod buffers;
+pub(crate) mod buffers;
 mod encoded;
 mod plain;
 mod walk;

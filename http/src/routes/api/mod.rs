@@ -6,6 +6,7 @@ pub(super) mod json;
 pub(super) mod keys;
 mod paths;
 mod push;
+mod sync;
 
 use std::sync::Arc;
 
@@ -54,6 +55,12 @@ async fn route(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
         && matches!(call.method, Method::GET | Method::HEAD)
     {
         return paths::list(call, cache).await;
+    }
+    match segments[..] {
+        ["caches", cache, "sync"] => return sync::sync(call, cache).await,
+        ["caches", cache, "chunks", "read"] => return sync::chunks(call, cache).await,
+        ["caches", cache, "profiles"] => return sync::profiles(call, cache).await,
+        _ => {}
     }
     // Pushing is for pushers, whatever else may be wrong with a request.
     if let ["caches", cache, "missing" | "chunks" | "paths", ..] = segments[..]

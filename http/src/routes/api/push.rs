@@ -32,7 +32,7 @@ const OUTCOMES: usize = 4;
 /// What is said of a path that is not to blame.
 const FAILED: &str = "the server failed on it, and its log says why: try again later";
 
-const OCTETS: &str = "application/octet-stream";
+pub(super) const OCTETS: &str = "application/octet-stream";
 
 /// The longest bodies of `missing` and `paths`, the latter as it comes and decompressed. They are
 /// held in memory; whoever has more to say says it in several requests.
@@ -80,12 +80,7 @@ pub(super) async fn missing_paths(call: Call, cache: &str) -> Result<Response, A
 /// `chunks/missing`
 pub(super) async fn missing_chunks(call: Call, cache: &str) -> Result<Response, ApiError> {
     let Admitted { cache, pusher } = admit(&call, cache)?;
-    let body = read_small(call.body, MAX_QUESTION).await?;
-    let (digests, []) = body.as_chunks::<{ Digest::LEN }>() else {
-        let text = format!("the body is not digests of {} bytes each", Digest::LEN);
-        return Err(ApiError::BadRequest(text));
-    };
-    let digests: Vec<Digest> = digests.iter().map(|bytes| Digest::from_bytes(*bytes)).collect();
+    let digests = digests(&read_small(call.body, MAX_QUESTION).await?)?;
     let bitmap = blocking(move || {
         let missing = cache.missing_chunks(digests.into_iter(), &pusher)?;
         let byte =
@@ -94,6 +89,17 @@ pub(super) async fn missing_chunks(call: Call, cache: &str) -> Result<Response, 
     })
     .await?;
     Ok(binary(bitmap))
+}
+
+/// Digests one behind the other.
+pub(super) fn digests(body: &[u8]) -> Result<Vec<Digest>, ApiError> {
+    match body.as_chunks::<{ Digest::LEN }>() {
+        (digests, []) => Ok(digests.iter().map(|bytes| Digest::from_bytes(*bytes)).collect()),
+        _ => {
+            let text = format!("the body is not digests of {} bytes each", Digest::LEN);
+            Err(ApiError::BadRequest(text))
+        }
+    }
 }
 
 /// `chunks`
@@ -183,22 +189,31 @@ fn messages(body: &[u8]) -> Result<Vec<Vec<u8>>, ApiError> {
         let text = format!("the paths are longer than {MAX_PATHS} bytes: send fewer at once");
         return Err(ApiError::TooLarge(text));
     }
-    let (mut rest, mut messages) = (&plain[..], Vec::new());
+    let messages = delimited("paths", &plain, MAX_PATHS_AT_ONCE)?;
+    if messages.iter().any(|message| message.len() > MAX_MESSAGE) {
+        let text = "the paths: a message is too long: send its manifest as chunks";
+        return Err(ApiError::BadRequest(text.to_owned()));
+    }
+    Ok(messages.into_iter().map(<[u8]>::to_vec).collect())
+}
+
+/// Messages, each after its length.
+pub(super) fn delimited<'a>(
+    what: &str,
+    mut rest: &'a [u8],
+    limit: usize,
+) -> Result<Vec<&'a [u8]>, ApiError> {
+    let bad = |why: &str| ApiError::BadRequest(format!("the {what}: {why}"));
+    let mut messages = Vec::new();
     while !rest.is_empty() {
-        let bad = |why: &str| ApiError::BadRequest(format!("the paths: {why}"));
         let length = prost::decode_length_delimiter(&mut rest)
             .map_err(|_| bad("a message does not start with its length"))?;
-        if length > MAX_MESSAGE {
-            return Err(bad("a message is too long: send its manifest as chunks"));
-        }
         let (message, later) =
             rest.split_at_checked(length).ok_or_else(|| bad("the last message is cut off"))?;
-        if messages.len() == MAX_PATHS_AT_ONCE {
-            return Err(bad(&format!(
-                "there are more than {MAX_PATHS_AT_ONCE}: send fewer at once"
-            )));
+        if messages.len() == limit {
+            return Err(bad(&format!("there are more than {limit}: send fewer at once")));
         }
-        messages.push(message.to_vec());
+        messages.push(message);
         rest = later;
     }
     Ok(messages)
