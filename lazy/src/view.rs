@@ -1,14 +1,18 @@
 //! What a door sees of a cache.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fs::File;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use castore::Digest;
-use castore::tree::Tree;
+use castore::tree::{ChunkRef, Tree};
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::{StoreDir, StorePath, StorePathHash};
+
+use crate::order::Order;
 
 /// A store path whose tree is known and trusted.
 #[derive(Debug)]
@@ -17,6 +21,39 @@ pub struct LazyPath {
     pub info: Arc<PathInfo>,
     /// Everything below it but the bytes of its files.
     pub tree: Arc<Tree>,
+    /// The chunks of files that are more than one.
+    lists: HashMap<Digest, Box<[ChunkRef]>>,
+    order: OnceLock<Order>,
+}
+
+impl LazyPath {
+    /// A path whose tree has been checked. `lists` has the chunk list of every blob that the tree names
+    /// one for, unless the view reads files in another way.
+    pub fn new(
+        info: Arc<PathInfo>,
+        tree: Arc<Tree>,
+        lists: HashMap<Digest, Box<[ChunkRef]>>,
+    ) -> Self {
+        Self { info, tree, lists, order: OnceLock::new() }
+    }
+
+    /// The chunks of a file, in order.
+    pub(crate) fn chunks(&self, file: &FileRef) -> Option<Cow<'_, [ChunkRef]>> {
+        if file.size == 0 {
+            return Some(Cow::Borrowed(&[]));
+        }
+        if let Some(list) = self.lists.get(&file.digest) {
+            return Some(Cow::Borrowed(list));
+        }
+        let (digest, size) = (file.digest, u32::try_from(file.size).ok()?);
+        let whole = self.tree.list_of(&digest).is_none();
+        whole.then(|| Cow::Owned(vec![ChunkRef { digest, size, patches: Vec::new() }]))
+    }
+
+    /// The path's chunks in the order of its NAR.
+    pub(crate) fn order(&self) -> &Order {
+        self.order.get_or_init(|| Order::of(self))
+    }
 }
 
 /// The contents of a file below a path.

@@ -1,7 +1,9 @@
 //! The routes of [`granary_api`], typed.
 
 use bytes::Bytes;
-use granary_api::cache::{AddKey, CacheInfo, CacheList, ConfigureCache, CreateCache, KeyList};
+use granary_api::cache::{
+    AddKey, CacheInfo, CacheList, ConfigureCache, CreateCache, KeyList, MAX_LISTED, PathList,
+};
 use granary_api::push::{MAX_BODY, Missing, MissingPaths};
 use granary_api::{IssuedToken, PREFIX, Revocations, Revoke, Whoami};
 use reqwest::Method;
@@ -181,6 +183,12 @@ impl RemoteCache {
     /// Publishes paths: compressed messages to messages, see [`granary_api::push`].
     pub async fn publish(&self, paths: Bytes) -> Result<Bytes, Error> {
         self.push("/paths", paths).await
+    }
+
+    /// A page of its paths, behind the one with that hash part.
+    pub async fn paths(&self, after: Option<&str>) -> Result<PathList, Error> {
+        let after = after.map(|after| format!("&after={after}")).unwrap_or_default();
+        self.server.get(&self.path(&format!("/paths?limit={MAX_LISTED}{after}"))).await
     }
 
     /// One of the files that Nix reads, such as `nix-cache-info`, or that Nix writes.

@@ -17,7 +17,7 @@ pub use error::SourceError;
 pub use fetch::Fetcher;
 pub use gather::{GatherOptions, Gathered, Roots, gather};
 pub use source::{Secret, Source};
-pub use trust::Trust;
+pub use trust::{Proof, Trust};
 
 use crate::http;
 

@@ -17,7 +17,7 @@ pub enum Trust {
 
 /// What makes a narinfo believable.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Proof {
+pub enum Proof {
     /// A signature, or trust.
     Given,
     /// The path is one file with this hash, which has to be seen.
@@ -26,7 +26,7 @@ pub(super) enum Proof {
 
 impl Trust {
     /// Why the narinfo is believed, or why not.
-    pub(super) fn judge(&self, info: &NarInfo<'_>, store_dir: &StoreDir) -> Result<Proof, String> {
+    pub fn judge(&self, info: &NarInfo<'_>, store_dir: &StoreDir) -> Result<Proof, String> {
         let Self::Keys(keys) = self else { return Ok(Proof::Given) };
         if keys.iter().any(|key| info.is_signed_by(store_dir, key)) {
             return Ok(Proof::Given);

@@ -1,0 +1,126 @@
+//! Where a lazy store's paths come from.
+
+mod local;
+mod nars;
+
+use bytes::{Bytes, BytesMut};
+use granary_api::sync::{PathProfile, SyncPaths, SyncedPath};
+use granary_client::http::RemoteCache;
+use nix_compat::store_path::StorePath;
+
+pub use local::Local;
+pub use nars::Nars;
+
+/// Why a source did not answer. It was asked as often as made sense.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SourceError(pub(crate) String);
+
+impl SourceError {
+    pub(crate) fn of(error: &impl std::error::Error) -> Self {
+        Self(granary_api::error::with_causes(error))
+    }
+}
+
+/// Where paths come from.
+pub enum Source {
+    /// A cache of a Granary somewhere.
+    Remote(RemoteCache),
+    /// A cache of the Granary in a directory of this machine.
+    Local(Local),
+    /// Any binary cache.
+    Nars(Nars),
+}
+
+impl Source {
+    /// What a person calls it.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Remote(cache) => cache.url(),
+            Self::Local(local) => local.name(),
+            Self::Nars(nars) => nars.name(),
+        }
+    }
+
+    /// Whether what it gives is on this machine's disk already.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self, Self::Local(_))
+    }
+
+    /// Asks for paths. The answer may end early.
+    pub(crate) async fn sync(&self, question: SyncPaths) -> Result<Vec<SyncedPath>, SourceError> {
+        match self {
+            Self::Remote(cache) => {
+                cache.sync(&question).await.map_err(|error| SourceError::of(&error))
+            }
+            Self::Local(local) => local.sync(question).await,
+            Self::Nars(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Asks for chunks: records, from which some may be missing.
+    pub(crate) async fn read_chunks(
+        &self,
+        digests: &[castore::Digest],
+    ) -> Result<Bytes, SourceError> {
+        match self {
+            Self::Remote(cache) => {
+                let mut question = BytesMut::with_capacity(digests.len() * castore::Digest::LEN);
+                digests.iter().for_each(|digest| question.extend_from_slice(digest.as_bytes()));
+                let answer = cache.read_chunks(question.freeze()).await;
+                answer.map_err(|error| SourceError::of(&error))
+            }
+            Self::Local(local) => local.read_chunks(digests.to_vec()).await,
+            Self::Nars(_) => Ok(Bytes::new()),
+        }
+    }
+
+    /// Tells what was touched.
+    pub(crate) async fn send_profiles(&self, profiles: &[PathProfile]) -> Result<(), SourceError> {
+        match self {
+            Self::Remote(cache) => {
+                cache.send_profiles(profiles).await.map_err(|error| SourceError::of(&error))
+            }
+            Self::Local(_) | Self::Nars(_) => Ok(()),
+        }
+    }
+
+    /// Every path, sorted; `None` when it cannot say, or there are more than `limit`.
+    pub(crate) async fn paths(&self, limit: usize) -> Result<Option<Vec<StorePath>>, SourceError> {
+        match self {
+            Self::Remote(cache) => {
+                let mut paths = Vec::new();
+                let mut after = None;
+                loop {
+                    let page = cache.paths(after.as_deref()).await;
+                    let page = page.map_err(|error| SourceError::of(&error))?;
+                    for path in &page.paths {
+                        let path = path.parse::<StorePath>();
+                        paths.push(path.map_err(|error| SourceError::of(&error))?);
+                    }
+                    if paths.len() > limit {
+                        return Ok(None);
+                    }
+                    // A server that goes in circles is not followed.
+                    if page.paths.is_empty() || page.next.is_none() || page.next == after {
+                        break;
+                    }
+                    after = page.next;
+                }
+                paths.sort_unstable();
+                Ok(Some(paths))
+            }
+            Self::Local(local) => local.paths(limit).await,
+            Self::Nars(_) => Ok(None),
+        }
+    }
+
+    pub(crate) async fn whole(
+        &self,
+        hash: nix_compat::store_path::StorePathHash,
+        trust: &granary_client::migrate::Trust,
+        disk: &crate::disk::DiskCache,
+    ) -> Result<nars::Whole, SourceError> {
+        Err(SourceError("whole NARs are not fetched".to_owned()))
+    }
+}
