@@ -205,7 +205,7 @@ impl Walk {
 }
 
 /// Reads a narinfo and judges it. What is wrong comes back with the best name there is.
-fn read(
+pub(super) fn read(
     text: &Bytes,
     hash: StorePathHash,
     source: &Source,

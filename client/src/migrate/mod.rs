@@ -10,6 +10,7 @@
 mod error;
 mod fetch;
 mod gather;
+mod nar;
 mod source;
 mod trust;
 

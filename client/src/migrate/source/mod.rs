@@ -120,7 +120,7 @@ impl Source {
     }
 
     /// The narinfo of a path; `None` where the source has no such path.
-    pub(super) async fn narinfo(&self, hash: &str) -> Result<Option<Bytes>, SourceError> {
+    pub async fn narinfo(&self, hash: &str) -> Result<Option<Bytes>, SourceError> {
         let name = format!("{hash}.narinfo");
         match &self.kind {
             Kind::Dir(dir) => read(&dir.join(name)),
