@@ -20,6 +20,7 @@ use crate::data_dir::default_data_dir;
 use crate::failure::{Context, Failure};
 use crate::logging;
 use crate::progress::OpenBar;
+use crate::sd_notify::notify;
 use crate::server_config::ServerConfig;
 use crate::size::parse_size;
 
@@ -71,6 +72,7 @@ impl Serve {
             let address = listener.local_addr().context(|| "no address".to_owned())?;
             announce(address, cache.as_deref(), &dir)
                 .context(|| "cannot write to stdout".to_owned())?;
+            notify("READY=1");
             // Held no longer: a cache that somebody holds cannot be moved.
             drop(cache);
             let mut term =
@@ -80,6 +82,7 @@ impl Serve {
                     _ = term.recv() => {}
                     _ = tokio::signal::ctrl_c() => {}
                 }
+                notify("STOPPING=1");
                 tracing::info!("finishing the requests under way");
             };
             let served = granary_http::serve(listener, app, stop).await;
