@@ -128,6 +128,11 @@ impl Fetcher {
         Some(plain)
     }
 
+    /// Holds on to a chunk for now.
+    pub fn remember(&self, digest: Digest, plain: Bytes) {
+        self.memory.insert(digest, plain);
+    }
+
     /// Whether the chunk seems to be on this machine, or on its way to it.
     pub fn is_coming(&self, digest: &Digest) -> bool {
         self.memory.peek(digest).is_some()

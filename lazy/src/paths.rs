@@ -18,7 +18,7 @@ use crate::disk::{DiskCache, Infos};
 use crate::flight::Flights;
 use crate::profile::Recorder;
 use crate::record;
-use crate::source::Source;
+use crate::source::{Keep, Source, Whole};
 use crate::trust::{Judged, judge};
 use crate::{LazyPath, ViewError};
 
@@ -220,7 +220,7 @@ impl Paths {
         let name = judged.info.store_path.to_string();
         let tree = match judged.tree {
             Some(tree) => tree,
-            None => return self.load_whole(hash, &name, &judged).await,
+            None => return self.load_whole(hash, &path.narinfo, &judged).await,
         };
         let built = self.build(&judged, tree, &path.tree, &path.lists);
         let path = built.map_err(|why| self.unreachable(&name, &why))?;
@@ -232,24 +232,48 @@ impl Paths {
     async fn load_whole(
         self: &Arc<Self>,
         hash: StorePathHash,
-        name: &str,
+        narinfo: &[u8],
         judged: &Judged,
     ) -> Found<LazyPath> {
+        let name = judged.info.store_path.to_string();
         if let Err(why) = &judged.nar {
-            return Err(self.untrusted(name, &format!("{}, and {why}", judged.why_no_tree)));
+            return Err(self.untrusted(&name, &format!("{}, and {why}", judged.why_no_tree)));
         }
-        let Some((disk, infos)) = &self.disk else {
-            return Err(self.untrusted(name, judged.why_no_tree));
-        };
-        let whole = self.source.whole(hash, &self.trust, disk).await;
-        let whole = whole.map_err(|error| self.unreachable(name, &error.0))?;
+        let text = String::from_utf8_lossy(narinfo);
+        let whole = self.fetch_whole(hash, &text, Arc::new(|_, _| {})).await?;
         let tree = Digest::of(&whole.tree);
         let built = self.build(judged, tree, &whole.tree, &whole.lists);
-        let path = built.map_err(|why| self.unreachable(name, &why))?;
-        self.keep(disk, &whole.tree, &whole.lists);
-        disk.put_info(infos, hash, &whole.narinfo, Some(tree));
+        let path = built.map_err(|why| self.unreachable(&name, &why))?;
+        if let Some((disk, infos)) = &self.disk {
+            self.keep(disk, &whole.tree, &whole.lists);
+            disk.put_info(infos, hash, &text, Some(tree));
+        }
         self.trees.insert(hash, path.clone());
         Ok(Some(path))
+    }
+
+    async fn fetch_whole(
+        &self,
+        hash: StorePathHash,
+        narinfo: &str,
+        seen: Arc<dyn Fn(&Digest, &[u8]) + Send + Sync>,
+    ) -> Result<Whole, ViewError> {
+        let keep = Keep { disk: self.disk.as_ref().map(|(disk, _)| disk.clone()), seen };
+        let whole = self.source.whole(hash, narinfo, &self.trust, keep).await;
+        whole.map_err(|error| self.unreachable(&hash.to_string(), &error.0))
+    }
+
+    /// Fetches a path's NAR once more, for chunks that are not on disk any more.
+    pub async fn see_again(
+        &self,
+        hash: StorePathHash,
+        seen: Arc<dyn Fn(&Digest, &[u8]) + Send + Sync>,
+    ) -> Result<(), ViewError> {
+        let question = SyncPaths { hashes: hash.as_bytes().to_vec(), ..SyncPaths::default() };
+        let answer = self.source.sync(question).await;
+        let answer = answer.map_err(|error| self.unreachable(&hash.to_string(), &error.0))?;
+        let narinfo = answer.first().map(|path| String::from_utf8_lossy(&path.narinfo));
+        self.fetch_whole(hash, &narinfo.unwrap_or_default(), seen).await.map(drop)
     }
 
     fn known(&self, but: StorePathHash) -> Vec<u8> {

@@ -3,13 +3,19 @@
 mod local;
 mod nars;
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use granary_api::sync::{PathProfile, SyncPaths, SyncedPath};
 use granary_client::http::RemoteCache;
-use nix_compat::store_path::StorePath;
+use granary_client::migrate::{self, Secret, Trust};
+use nix_compat::store_path::{StorePath, StorePathHash};
+
+use crate::disk::DiskCache;
 
 pub use local::Local;
 pub use nars::Nars;
+pub(crate) use nars::Whole;
 
 /// Why a source did not answer. It was asked as often as made sense.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -47,6 +53,11 @@ impl Source {
         matches!(self, Self::Local(_))
     }
 
+    /// Whether chunks come with whole paths only.
+    pub(crate) fn is_whole(&self) -> bool {
+        matches!(self, Self::Nars(_))
+    }
+
     /// Asks for paths. The answer may end early.
     pub(crate) async fn sync(&self, question: SyncPaths) -> Result<Vec<SyncedPath>, SourceError> {
         match self {
@@ -54,7 +65,7 @@ impl Source {
                 cache.sync(&question).await.map_err(|error| SourceError::of(&error))
             }
             Self::Local(local) => local.sync(question).await,
-            Self::Nars(_) => Ok(Vec::new()),
+            Self::Nars(nars) => nars.sync(&question).await,
         }
     }
 
@@ -115,12 +126,32 @@ impl Source {
         }
     }
 
+    /// Fetches a path's NAR, verifies it whole, and gives its chunks to the disk and to `seen`.
     pub(crate) async fn whole(
         &self,
-        hash: nix_compat::store_path::StorePathHash,
-        trust: &granary_client::migrate::Trust,
-        disk: &crate::disk::DiskCache,
-    ) -> Result<nars::Whole, SourceError> {
-        Err(SourceError("whole NARs are not fetched".to_owned()))
+        hash: StorePathHash,
+        narinfo: &str,
+        trust: &Trust,
+        keep: Keep,
+    ) -> Result<Whole, SourceError> {
+        match self {
+            Self::Nars(nars) => nars.whole(hash, narinfo, trust, keep).await,
+            Self::Remote(cache) => {
+                let token = cache.server().token().cloned().map(Secret::Token);
+                let retry = cache.server().retry();
+                let source = migrate::Source::open(&cache.url(), |_| token, retry).await;
+                let source = source.map_err(|error| SourceError::of(&error))?;
+                Nars::new(source, cache.url()).whole(hash, narinfo, trust, keep).await
+            }
+            Self::Local(_) => Err(SourceError("it is not signed by the cache's keys".to_owned())),
+        }
     }
+}
+
+/// What becomes of the chunks of a NAR.
+#[derive(Clone)]
+pub(crate) struct Keep {
+    pub disk: Option<Arc<DiskCache>>,
+    /// Is shown each of them.
+    pub seen: Arc<dyn Fn(&castore::Digest, &[u8]) + Send + Sync>,
 }

@@ -1,5 +1,6 @@
 //! A lazy store: a [`View`] on a source.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -171,6 +172,18 @@ impl LazyStore {
         Some(out.slice(from..out.len().min(skip.saturating_add(length))))
     }
 
+    /// Brings chunks back that come with their whole path only, and have been thrown out.
+    async fn see_again(&self, path: &LazyPath, wanted: &[ChunkRef]) -> Result<(), ViewError> {
+        let digests: HashSet<castore::Digest> = wanted.iter().map(|chunk| chunk.digest).collect();
+        let fetcher = self.fetcher.clone();
+        let seen = move |digest: &castore::Digest, plain: &[u8]| {
+            if digests.contains(digest) {
+                fetcher.remember(*digest, Bytes::copy_from_slice(plain));
+            }
+        };
+        self.paths.see_again(path.info.store_path.hash(), Arc::new(seen)).await
+    }
+
     fn unreadable(&self, file: &FileRef, why: &str) -> ViewError {
         let error = ViewError::Unreachable {
             what: format!("file {}", file.digest),
@@ -237,6 +250,9 @@ impl View for LazyStore {
             return Ok(Bytes::new());
         }
         let missed = wanted.iter().find(|chunk| !self.fetcher.is_coming(&chunk.digest));
+        if missed.is_some() && self.source.is_whole() {
+            self.see_again(path, wanted).await?;
+        }
         let begin = |chunk: &ChunkRef| self.fetcher.begin(chunk.digest, chunk.size);
         let getting: Vec<Getting> = wanted.iter().map(begin).collect();
         self.touch(path, wanted);

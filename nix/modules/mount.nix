@@ -40,7 +40,7 @@ let
       mount.cacheSize
     ]
     ++ lib.concatMap (key: [
-      "--public-key"
+      "--trusted-public-keys"
       key
     ]) mount.publicKeys
     ++ lib.optional mount.allowOther "--allow-other"

@@ -231,7 +231,7 @@ let
       mount.ExecStart == lib.concatStringsSep " " [
         ''${granary}/bin/granary mount "https://cache.example.org/100%%" "/mnt/granary/main" "--foreground"''
         ''"--cache-dir" "/var/cache/granary" "--cache-size" "20G"''
-        ''"--public-key" "main-1:AAAA=" "--public-key" "main-2:BBBB="''
+        ''"--trusted-public-keys" "main-1:AAAA=" "--trusted-public-keys" "main-2:BBBB="''
         ''"--allow-other" "--passthrough" "--no-profiles" "--by-name" "--timeout" "30"''
         ''"--socket" "/run/granary/main.sock" --token-file %d/token''
       ];

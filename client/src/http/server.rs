@@ -214,6 +214,11 @@ impl Server {
         &self.inner.base
     }
 
+    /// When a request is given up.
+    pub fn retry(&self) -> RetryPolicy {
+        self.inner.options.retry
+    }
+
     /// The token it is sent.
     pub fn token(&self) -> Option<&Token> {
         self.inner.token.as_ref()
