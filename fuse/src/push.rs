@@ -1,0 +1,168 @@
+//! Small files, given to the kernel before it asks.
+//!
+//! A small file costs a message to read, which takes longer than copying it. So once a program has
+//! read one small file of a directory, those that follow it in the listing are stored into the
+//! page cache: a few at first, and more each time that the program reads on and finds the next one
+//! missing. A `find` or an `ls` reads nothing, so nothing is pushed for it; and a program that reads
+//! a file here and there pushes a few pages.
+//!
+//! Only files whose inode the kernel knows are pushed, since it takes no bytes for others and does
+//! not say so. Storing waits for the pages' locks, which a read holds until it is answered: so it is
+//! done by a thread of its own that answers nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use fuser::{INodeNo, Notifier};
+use granary_lazy::{FileRef, View};
+
+use crate::inode::Inode;
+use crate::statistics::Counters;
+use crate::table::Table;
+
+/// Files up to this size are pushed, in bytes.
+pub const SMALL: u64 = 64 * 1024;
+
+/// Touches that may wait. One that finds no room is dropped: it only costs a message later.
+const WAITING: usize = 64;
+/// How many directories have a window of their own.
+const DIRECTORIES: usize = 4096;
+/// The first window of a directory, and the widest.
+const FIRST: Window = Window { files: 8, bytes: 128 * 1024 };
+const WIDEST: Window = Window { files: 512, bytes: 4 * 1024 * 1024 };
+/// A file that is read although it was pushed was evicted, and others may have been. So they may be
+/// pushed again, but not before this time has passed.
+const EPOCH: Duration = Duration::from_secs(1);
+
+/// A small file that a program has read.
+#[derive(Clone, Copy, Debug)]
+pub struct Touch {
+    pub ino: u64,
+    pub directory: u64,
+    pub index: u32,
+}
+
+/// How much to push when a file of a directory is read.
+#[derive(Clone, Copy)]
+struct Window {
+    files: usize,
+    bytes: u64,
+}
+
+/// The way to the thread that pushes. It ends with this.
+#[derive(Debug)]
+pub struct Pusher(SyncSender<Touch>);
+
+impl Pusher {
+    /// Starts the thread.
+    pub fn start<V: View>(
+        view: Arc<V>,
+        table: Arc<Table>,
+        counters: Arc<Counters>,
+        notifier: Notifier,
+    ) -> std::io::Result<Self> {
+        let (sender, touches) = sync_channel(WAITING);
+        let mut pushing = Pushing {
+            view,
+            table,
+            counters,
+            notifier,
+            windows: HashMap::new(),
+            epoch: 1,
+            since: Instant::now(),
+        };
+        std::thread::Builder::new()
+            .name("granary-push".into())
+            .spawn(move || pushing.run(&touches))?;
+        Ok(Self(sender))
+    }
+
+    /// A small file was read.
+    pub fn touched(&self, touch: Touch) {
+        let _ = self.0.try_send(touch);
+    }
+}
+
+struct Pushing<V> {
+    view: Arc<V>,
+    table: Arc<Table>,
+    counters: Arc<Counters>,
+    notifier: Notifier,
+    windows: HashMap<u64, Window>,
+    epoch: u16,
+    since: Instant,
+}
+
+impl<V: View> Pushing<V> {
+    fn run(&mut self, touches: &Receiver<Touch>) {
+        for touch in touches {
+            if self.table.give(touch.ino, self.epoch) == Some(self.epoch)
+                && self.since.elapsed() >= EPOCH
+            {
+                self.begin_epoch();
+                self.table.give(touch.ino, self.epoch);
+            }
+            if let Err(error) = self.push_behind(touch) {
+                tracing::debug!(%error, "the kernel takes no small files any more");
+                return;
+            }
+        }
+    }
+
+    fn begin_epoch(&mut self) {
+        self.epoch = self.epoch.checked_add(1).unwrap_or(1);
+        self.since = Instant::now();
+        self.windows.clear();
+    }
+
+    fn widen(&mut self, directory: u64) -> Window {
+        if self.windows.len() >= DIRECTORIES {
+            self.windows.clear();
+        }
+        let window = self.windows.entry(directory).or_insert(FIRST);
+        let now = *window;
+        window.files = (now.files * 4).min(WIDEST.files);
+        window.bytes = (now.bytes * 4).min(WIDEST.bytes);
+        now
+    }
+
+    fn push_behind(&mut self, touch: Touch) -> std::io::Result<()> {
+        let Some(directory) = self.table.get(touch.directory) else { return Ok(()) };
+        let Some((path, digest, listing)) = directory.entries() else { return Ok(()) };
+        let Window { files, mut bytes } = self.widen(touch.directory);
+        let behind = listing.entries().iter().enumerate().skip(touch.index as usize + 1);
+        for (index, entry) in behind.take(files) {
+            let inode = Inode::of_entry(path, digest, touch.directory, index as u32, entry);
+            let Some(file) = inode.file().filter(|file| (1..=SMALL).contains(&file.size)) else {
+                continue;
+            };
+            let Some(left) = bytes.checked_sub(file.size) else { break };
+            if self.push(inode, file)? {
+                bytes = left;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the kernel a file, if it knows its inode and does not have it, and it is at hand.
+    fn push(&self, inode: Inode, file: FileRef) -> std::io::Result<bool> {
+        let Some((ino, Inode::File { path, given, .. })) = self.table.find(inode.identity()) else {
+            return Ok(false);
+        };
+        if given == self.epoch {
+            return Ok(false);
+        }
+        let bytes = match self.view.read_now(&path, file, 0, file.size as usize) {
+            Some(bytes) if bytes.len() as u64 == file.size => bytes,
+            _ => return Ok(false),
+        };
+        self.table.give(ino, self.epoch);
+        // Numbers are never reused: if the inode was forgotten by now, nothing happens.
+        self.notifier.store(INodeNo(ino), 0, &bytes)?;
+        self.counters.pushed.count();
+        self.counters.pushed_bytes.add(file.size);
+        Ok(true)
+    }
+}
