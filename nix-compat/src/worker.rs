@@ -1,4 +1,5 @@
-//! The protocol of the Nix daemon's socket, from the client's side.
+//! The protocol of the Nix daemon's socket, as a [`Client`] speaks it and as a
+//! [`Server`] does.
 //!
 //! Everything is made of 64-bit little-endian numbers and of strings padded to
 //! eight bytes ([`wire`]). After a greeting that settles the version
@@ -15,6 +16,8 @@
 //! | 1.22 | outputs of derivations by name |
 //! | 1.26 | errors with a level and a trace |
 //! | 1.27 | queries for many paths say whether to substitute |
+//! | 1.28, 1.29, 1.37 | results of builds say more and more |
+//! | 1.30 | a derivation's path stands for itself, and not for its outputs |
 //! | 1.33 | the daemon says its own version |
 //! | 1.35 | the daemon says whether it trusts the client (the last that Lix speaks) |
 //! | 1.38 | both sides name their features |
@@ -24,13 +27,19 @@
 //! Source: the Nix manual ("nix-daemon", "Store object info"); the behaviour of
 //! the daemons of Nix 2.8.0, 2.26.3 and 2.34.8.
 
+pub mod answer;
 mod client;
 mod handshake;
 pub mod message;
+pub mod request;
+pub mod server;
 pub mod wire;
 
+pub use answer::Answer;
 pub use client::Client;
 pub use handshake::{Greeting, Trust};
+pub use request::Request;
+pub use server::Server;
 
 use std::fmt;
 
@@ -71,21 +80,6 @@ impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.major, self.minor)
     }
-}
-
-/// The operations in use here, by their numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u64)]
-enum Operation {
-    IsValidPath = 1,
-    QueryReferrers = 6,
-    QueryDerivationOutputs = 22,
-    QueryAllValidPaths = 23,
-    QueryPathInfo = 26,
-    QueryPathFromHashPart = 29,
-    QueryValidPaths = 31,
-    QueryValidDerivers = 33,
-    QueryDerivationOutputMap = 41,
 }
 
 /// Why a daemon gave no answer.

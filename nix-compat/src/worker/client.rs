@@ -7,8 +7,9 @@
 use std::io::{BufReader, BufWriter, Read, Write};
 
 use super::handshake::{Greeting, finish_messages, greet};
-use super::wire::{self, ReadWire, WriteWire};
-use super::{Error, Operation, Version};
+use super::request::Request;
+use super::wire::{self, ReadWire};
+use super::{Error, Version};
 use crate::path_info::{PathInfo, Texts};
 use crate::store_path::{self, StoreDir, StorePath, StorePathHash};
 
@@ -53,7 +54,7 @@ impl<R: Read, W: Write> Client<R, W> {
     /// Whether the path is valid.
     pub fn is_valid_path(&mut self, path: &StorePath) -> Result<bool, Error> {
         self.ask(|c| {
-            c.send_path(Operation::IsValidPath, path)?;
+            c.send(&Request::IsValidPath(path.clone()))?;
             c.answer()?;
             Ok(c.reader.read_bool()?)
         })
@@ -66,7 +67,7 @@ impl<R: Read, W: Write> Client<R, W> {
     ) -> Result<Vec<Option<PathInfo>>, Error> {
         self.ask_each(
             paths,
-            |c, path| c.send_path(Operation::QueryPathInfo, path),
+            |c, path| c.send(&Request::QueryPathInfo(path.clone())),
             |c, path| c.read_path_info(path),
         )
     }
@@ -74,12 +75,7 @@ impl<R: Read, W: Write> Client<R, W> {
     /// Those of the paths that are valid, without asking any substituter.
     pub fn query_valid_paths(&mut self, paths: &[StorePath]) -> Result<Vec<StorePath>, Error> {
         self.ask(|c| {
-            c.send(Operation::QueryValidPaths)?;
-            let dir = &c.store_dir;
-            c.writer.write_list(paths.iter().map(|path| path.to_absolute(dir)))?;
-            if c.greeting.version.at_least(27) {
-                c.writer.write_bool(false)?;
-            }
+            c.send(&Request::QueryValidPaths(paths.to_vec()))?;
             c.answer()?;
             c.read_paths()
         })
@@ -91,7 +87,7 @@ impl<R: Read, W: Write> Client<R, W> {
         &mut self,
     ) -> Result<Vec<Result<StorePath, store_path::Error>>, Error> {
         self.ask(|c| {
-            c.send(Operation::QueryAllValidPaths)?;
+            c.send(&Request::QueryAllValidPaths)?;
             c.answer()?;
             let len = c.reader.read_list_len()?;
             (0..len)
@@ -109,8 +105,7 @@ impl<R: Read, W: Write> Client<R, W> {
         hash: StorePathHash,
     ) -> Result<Option<StorePath>, Error> {
         self.ask(|c| {
-            c.send(Operation::QueryPathFromHashPart)?;
-            c.writer.write_bytes(hash.to_string())?;
+            c.send(&Request::QueryPathFromHashPart(hash))?;
             c.answer()?;
             let text = c.reader.read_text()?;
             if text.is_empty() {
@@ -123,7 +118,7 @@ impl<R: Read, W: Write> Client<R, W> {
     /// The valid paths that refer to the path.
     pub fn query_referrers(&mut self, path: &StorePath) -> Result<Vec<StorePath>, Error> {
         self.ask(|c| {
-            c.send_path(Operation::QueryReferrers, path)?;
+            c.send(&Request::QueryReferrers(path.clone()))?;
             c.answer()?;
             c.read_paths()
         })
@@ -136,7 +131,7 @@ impl<R: Read, W: Write> Client<R, W> {
     ) -> Result<Vec<Vec<StorePath>>, Error> {
         self.ask_each(
             paths,
-            |c, path| c.send_path(Operation::QueryValidDerivers, path),
+            |c, path| c.send(&Request::QueryValidDerivers(path.clone())),
             |c, _| {
                 c.answer()?;
                 c.read_paths()
@@ -151,14 +146,14 @@ impl<R: Read, W: Write> Client<R, W> {
         derivations: &[StorePath],
     ) -> Result<Vec<Vec<StorePath>>, Error> {
         let by_name = self.greeting.version.at_least(22);
-        let operation = if by_name {
-            Operation::QueryDerivationOutputMap
+        let request = if by_name {
+            Request::QueryDerivationOutputMap
         } else {
-            Operation::QueryDerivationOutputs
+            Request::QueryDerivationOutputs
         };
         self.ask_each(
             derivations,
-            |c, path| c.send_path(operation, path),
+            |c, path| c.send(&request(path.clone())),
             |c, _| {
                 c.answer()?;
                 if by_name { c.read_output_map() } else { c.read_paths() }
@@ -198,13 +193,8 @@ impl<R: Read, W: Write> Client<R, W> {
         })
     }
 
-    fn send(&mut self, operation: Operation) -> Result<(), Error> {
-        Ok(self.writer.write_number(operation as u64)?)
-    }
-
-    fn send_path(&mut self, operation: Operation, path: &StorePath) -> Result<(), Error> {
-        self.send(operation)?;
-        Ok(self.writer.write_bytes(path.to_absolute(&self.store_dir))?)
+    fn send(&mut self, request: &Request) -> Result<(), Error> {
+        Ok(request.write(&mut self.writer, self.greeting.version, &self.store_dir)?)
     }
 
     /// Sends what is still here and reads up to where the answer begins.

@@ -12,6 +12,7 @@
 use std::io::{Read, Write};
 
 use super::message::Message;
+use super::server;
 use super::wire::{ReadWire, WriteWire};
 use super::{Error, Version};
 
@@ -81,6 +82,49 @@ pub(super) fn greet(
     };
     finish_messages(reader, version)?;
     Ok(Greeting { version, daemon, trust, features })
+}
+
+/// Greets a client, up to where the messages begin. Gives the version in use.
+pub(super) fn receive(
+    reader: &mut impl Read,
+    writer: &mut impl Write,
+    hello: &server::Hello,
+) -> Result<Version, server::Error> {
+    let flush = |writer: &mut dyn Write| writer.flush().map_err(super::wire::Error::Io);
+    let magic = reader.read_number()?;
+    if magic != CLIENT_MAGIC {
+        return Err(server::Error::NotAClient(magic));
+    }
+    writer.write_number(DAEMON_MAGIC)?;
+    writer.write_number(hello.newest.to_wire())?;
+    flush(writer)?;
+    let theirs = Version::from_wire(reader.read_number()?);
+    if theirs.major != hello.newest.major || theirs < Version::MIN {
+        return Err(server::Error::Version(theirs));
+    }
+    let version = theirs.min(hello.newest);
+
+    if version.at_least(38) {
+        let _features = reader.read_texts()?;
+        writer.write_list([""; 0].iter())?;
+        flush(writer)?;
+    }
+    // An affinity follows if there is one.
+    if reader.read_bool()? {
+        reader.read_number()?;
+    }
+    let _reserve_space = reader.read_number()?;
+    if version.at_least(33) {
+        writer.write_bytes(hello.name)?;
+    }
+    if version.at_least(35) {
+        writer.write_number(match hello.trust {
+            Trust::Unknown => 0,
+            Trust::Trusted => 1,
+            Trust::NotTrusted => 2,
+        })?;
+    }
+    Ok(version)
 }
 
 /// Reads messages until they are closed. Log lines are dropped: a query has

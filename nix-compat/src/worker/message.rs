@@ -3,9 +3,9 @@
 //! Each is a number and what belongs to it; the last is `LAST` or an error.
 
 use std::fmt;
-use std::io::Read;
+use std::io::{Read, Write};
 
-use super::wire::{Error as WireError, ReadWire};
+use super::wire::{Error as WireError, ReadWire, WriteWire};
 use super::{Error, Version};
 
 /// Closes the messages: the answer follows.
@@ -113,6 +113,28 @@ fn read_error(from: &mut impl Read, version: Version) -> Result<RemoteError, Wir
         traces.push(plain(&from.read_lossy()?));
     }
     Ok(RemoteError { message, traces })
+}
+
+/// Writes an error.
+pub(super) fn write_error(
+    to: &mut impl Write,
+    version: Version,
+    message: &str,
+) -> Result<(), WireError> {
+    to.write_number(ERROR)?;
+    if !version.at_least(26) {
+        to.write_bytes(message)?;
+        // The status to exit with.
+        return to.write_number(1);
+    }
+    to.write_bytes("Error")?;
+    // The level: an error.
+    to.write_number(0)?;
+    to.write_bytes("Error")?;
+    to.write_bytes(message)?;
+    // Neither a position nor traces.
+    to.write_number(0)?;
+    to.write_number(0)
 }
 
 /// The fields of an activity, numbers and strings.

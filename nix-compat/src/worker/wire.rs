@@ -25,19 +25,19 @@ const STEP: u64 = 64 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The connection broke.
-    #[error("the connection to the Nix daemon broke: {0}")]
+    #[error("the connection broke: {0}")]
     Io(#[from] io::Error),
     /// A string over [`MAX_STRING`].
-    #[error("the Nix daemon announced a string of {0} bytes, over the limit of {MAX_STRING}")]
+    #[error("a string of {0} bytes was announced, over the limit of {MAX_STRING}")]
     StringTooLong(u64),
     /// A list over [`MAX_LIST`].
-    #[error("the Nix daemon announced a list of {0} items, over the limit of {MAX_LIST}")]
+    #[error("a list of {0} items was announced, over the limit of {MAX_LIST}")]
     ListTooLong(u64),
     /// The zeroes after a string are none.
-    #[error("the Nix daemon sent a string whose padding is not zero")]
+    #[error("a string came whose padding is not zero")]
     Padding,
     /// Text that is not UTF-8.
-    #[error("the Nix daemon sent text that is not UTF-8: {0}")]
+    #[error("text came that is not UTF-8: {0}")]
     NotUtf8(#[from] std::string::FromUtf8Error),
 }
 
