@@ -4,7 +4,9 @@ mod clock;
 mod commands;
 mod data_dir;
 mod failure;
+mod lazy_cache;
 mod logging;
+mod nix_socket;
 mod output;
 mod progress;
 mod prompt;
@@ -51,6 +53,12 @@ enum Command {
     Queue(commands::queue::QueueCommand),
     /// Copy store paths from another binary cache to a cache
     Migrate(commands::migrate::Migrate),
+    /// Show a cache's store paths as a file system, and fetch what is read
+    Mount(commands::mount::Mount),
+    /// Take a mount away, also one that was killed
+    Umount(commands::umount::Umount),
+    /// Answer Nix for a mounted cache, as its daemon would
+    Daemon(commands::daemon::Daemon),
     /// Make, list, change and destroy caches
     #[command(subcommand)]
     Cache(commands::cache::Cache),
@@ -88,7 +96,9 @@ fn without_empty_variables(command: clap::Command, empty: fn(&OsStr) -> bool) ->
 
 fn main() -> ExitCode {
     let empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
-    let matches = without_empty_variables(Cli::command(), empty).get_matches();
+    let matches = without_empty_variables(Cli::command(), empty);
+    let arguments = commands::mount::arguments(std::env::args_os().collect());
+    let matches = matches.get_matches_from(arguments);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let result = match cli.command {
         Command::Serve(serve) => serve.run(),
@@ -103,6 +113,9 @@ fn main() -> ExitCode {
         },
         Command::Queue(queue) => queue.run(),
         Command::Migrate(migrate) => migrate.run(),
+        Command::Mount(mount) => mount.run(),
+        Command::Umount(umount) => umount.run(),
+        Command::Daemon(daemon) => daemon.run(),
         Command::Cache(cache) => cache.run(),
         Command::Use(use_cache) => use_cache.run(),
         Command::Unuse(unuse) => unuse.run(),

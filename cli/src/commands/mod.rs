@@ -2,17 +2,20 @@
 
 pub mod cache;
 pub mod completions;
+pub mod daemon;
 pub mod doctor;
 pub mod login;
 pub mod logout;
 pub mod man;
 pub mod migrate;
+pub mod mount;
 pub mod nar;
 pub mod push;
 pub mod queue;
 pub mod serve;
 pub mod store;
 pub mod token;
+pub mod umount;
 pub mod use_cache;
 pub mod watch_exec;
 pub mod watch_store;
