@@ -12,6 +12,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
+mod sync;
+
 /// Requests that came: head and body.
 type Seen = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
 
