@@ -101,6 +101,17 @@ impl Nix {
         store
     }
 
+    /// `nix copy` of a path with its closure from one cache to another.
+    pub fn copy_between(&self, from: &str, to: &str, path: &str) {
+        self.run(None, "nix", &["copy", "--from", from, "--to", to, path]);
+    }
+
+    /// `nix store verify` of a path with its closure in a cache: every NAR is read, and a signature
+    /// by a trusted key is wanted on each.
+    pub fn verify(&self, url: &str, path: &str) {
+        self.run(None, "nix", &["store", "verify", "--store", url, "--recursive", path]);
+    }
+
     /// `nix-store --add` of files; the store paths in their order.
     pub fn add(&self, store: &ChrootStore, files: &[PathBuf]) -> Vec<String> {
         let files: Vec<_> = files.iter().map(|file| file.to_str().expect("UTF-8")).collect();

@@ -141,12 +141,28 @@ impl Publish {
     }
 }
 
-/// The body of `paths` for these messages.
-pub fn paths_body(messages: &[Vec<u8>]) -> Vec<u8> {
+/// Messages, each after its length.
+pub fn delimit(messages: &[Vec<u8>]) -> Vec<u8> {
     let delimited =
         messages.iter().map(|message| [&varint(message.len() as u64), &message[..]].concat());
-    let plain = delimited.collect::<Vec<_>>().concat();
-    zstd::stream::encode_all(&plain[..], 1).expect("zstd compresses")
+    delimited.collect::<Vec<_>>().concat()
+}
+
+/// The body of `paths` for these messages.
+pub fn paths_body(messages: &[Vec<u8>]) -> Vec<u8> {
+    zstd::stream::encode_all(&delimit(messages)[..], 1).expect("zstd compresses")
+}
+
+/// The body of `sync` that asks for paths by their hash parts.
+pub fn sync_question(hashes: &[Vec<u8>], closure: u64, trees: u64) -> Vec<u8> {
+    [bytes(1, &hashes.concat()), number(2, closure), number(3, trees)].concat()
+}
+
+/// Hash part and narinfo of each path in an answer of `sync`.
+pub fn synced(answer: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let field = |message: &[u8], field| all_bytes(message, field).concat();
+    let paths = paths_messages(answer).into_iter();
+    paths.map(|message| (field(&message, 1), field(&message, 2))).collect()
 }
 
 /// The messages in a body of `paths`.

@@ -38,6 +38,11 @@ impl Knowledge {
         &self.base_name[..32]
     }
 
+    /// The same as bytes.
+    fn hash(&self) -> Vec<u8> {
+        data_encoding::HEXLOWER.decode(nix32_to_hex(self.hash_part()).as_bytes()).expect("hex")
+    }
+
     fn manifest(&self) -> Vec<u8> {
         protocol::file_manifest(&self.blob, &self.chunks)
     }
@@ -150,6 +155,12 @@ fn questions(cache: &str, known: &Knowledge) -> Vec<(&'static str, String, Vec<u
     let mut post = |what: &str, body: Vec<u8>| {
         all.push(("POST", format!("{API}/{cache}/{what}"), body));
     };
+    for (closure, trees) in [(0, 0), (1, 1)] {
+        post("sync", protocol::sync_question(&[known.hash()], closure, trees));
+    }
+    post("chunks/read", known.digests().concat());
+    let profile = [protocol::bytes(1, &known.hash()), protocol::bytes(2, &[1, 0])].concat();
+    post("profiles", protocol::delimit(&[profile]));
     let published = known.publish();
     let by_chunks = |digests: Vec<Digest>| Publish {
         manifest: Vec::new(),
@@ -181,6 +192,21 @@ fn learns_nothing(server: &Server, (name, token): &Asker, caches: &[&str], known
             let ask = |(method, path, body): &(&str, String, Vec<u8>)| {
                 raw::request(&server.origin(), method, path, token.as_deref(), body)
             };
+            if real.1.ends_with("/sync") {
+                // It repeats the question, compressed: that, and nothing else.
+                for (question, knowledge) in [(&real, known), (&fake, &decoy)] {
+                    let answer = ask(question);
+                    if answer.status == 200 {
+                        let found = protocol::synced(&answer.content());
+                        let absent = (knowledge.hash(), vec![]);
+                        assert_eq!(found, [absent], "{name}: {}", question.1);
+                    }
+                }
+                let (about_real, about_fake) = (ask(&real), ask(&fake));
+                assert_eq!(about_real.status, about_fake.status, "{name}: {}", real.1);
+                assert_eq!(about_real.head, about_fake.head, "{name}: {}", real.1);
+                continue;
+            }
             let (about_real, about_fake) = (ask(&real), ask(&fake));
             let what = format!("{name}: {} {}", real.0, real.1);
             assert!(
@@ -209,6 +235,7 @@ fn learns_nothing(server: &Server, (name, token): &Asker, caches: &[&str], known
                         assert_ne!(outcome.outcome, protocol::PUBLISHED, "{what}");
                     }
                 }
+                "read" | "profiles" => assert!(content.is_empty(), "{what}: {about_real:?}"),
                 _ => panic!("{what}: {about_real:?}"),
             }
         }
@@ -223,6 +250,22 @@ fn missing(server: &Server, token: &str, cache: &str, known: &Knowledge) -> Vec<
     assert_eq!(answer.status, 200, "{answer:?}");
     let bit = |at: usize| answer.bytes[at / 8] >> (at % 8) & 1 == 1;
     (0..known.chunks.len()).map(bit).collect()
+}
+
+fn sync(server: &Server, token: &str, cache: &str, known: &Knowledge) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let (path, body) =
+        (format!("{API}/{cache}/sync"), protocol::sync_question(&[known.hash()], 1, 1));
+    let answer = raw::request(&server.origin(), "POST", &path, Some(token), &body);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    protocol::synced(&answer.content())
+}
+
+/// Those of the known digests under which the server gives out chunks, with their lengths.
+fn read_chunks(server: &Server, token: &str, cache: &str, known: &Knowledge) -> Vec<(Digest, u64)> {
+    let (path, body) = (format!("{API}/{cache}/chunks/read"), known.digests().concat());
+    let answer = raw::request(&server.origin(), "POST", &path, Some(token), &body);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    packs::records(&answer.content()).iter().map(|record| (record.digest, record.plain)).collect()
 }
 
 fn publish(server: &Server, token: &str, cache: &str, path: &Publish) -> protocol::Outcome {
@@ -330,6 +373,11 @@ fn who_knows_every_digest_of_a_private_path_gets_nothing_for_it_and_one_copy_is_
         assert!(!missing(&server, &alice_token, "a-private", known).contains(&true));
         let linked = publish(&server, &alice_token, "a-private", &known.publish());
         assert_eq!(linked.outcome, protocol::PUBLISHED, "{linked:?}");
+        let synced = sync(&server, &alice_token, "a-private", known);
+        assert!(
+            matches!(&synced[..], [(hash, narinfo)] if *hash == known.hash() && !narinfo.is_empty())
+        );
+        assert_eq!(read_chunks(&server, &alice_token, "a-private", known), known.chunks);
         let read = questions("a-private", known).into_iter().filter(|(_, path, _)| {
             let hash = known.hash_part();
             path.ends_with(&format!("{hash}.narinfo")) || path.ends_with(&known.url)
@@ -391,6 +439,7 @@ fn who_knows_every_digest_of_a_private_path_gets_nothing_for_it_and_one_copy_is_
     assert_eq!((of_alice.status, &of_alice), (200, &of_nobody));
     let is_missing = missing(&server, &bob_token, "b-own", &by_push);
     assert!(!is_missing[0] && !is_missing[1..].contains(&false), "{is_missing:?}");
+    assert_eq!(read_chunks(&server, &bob_token, "b-own", &by_push), by_push.chunks[..1]);
     let outcome = publish(&server, &bob_token, "b-own", &by_push.publish());
     assert_eq!(outcome.outcome, protocol::MISSING);
     assert_eq!(outcome.missing, by_push.digests()[1..by_push.chunks.len()]);

@@ -116,6 +116,19 @@ const TABLE: &[Row] = &[
     ("POST",   "{api}/caches/{cache}/chunks",     "", Finds::Nothing, Having("push"), Having("push"), 404),
     ("POST",   "{api}/caches/{cache}/paths",      "", Finds::Path, Having("push"), Having("push"), 400),
     ("POST",   "{api}/caches/{cache}/paths",      "", Finds::Nothing, Having("push"), Having("push"), 404),
+    ("POST",   "{api}/caches/{cache}/sync",       "", Finds::Path, Everybody, Having("pull"), 200),
+    ("POST",   "{api}/caches/{cache}/sync",       "x", Finds::Path, Everybody, Having("pull"), 400),
+    ("GET",    "{api}/caches/{cache}/sync",       "", Finds::Path, Everybody, Having("pull"), 405),
+    ("POST",   "{api}/caches/{cache}/sync",       "", Finds::Nothing, Having("pull"), Having("pull"), 404),
+    ("POST",   "{api}/caches/{cache}/sync",       "", Finds::Destroyed, Having("pull"), Having("pull"), 404),
+    ("POST",   "{api}/caches/{cache}/chunks/read", "", Finds::Path, Everybody, Having("pull"), 200),
+    ("POST",   "{api}/caches/{cache}/chunks/read", "x", Finds::Path, Everybody, Having("pull"), 400),
+    ("POST",   "{api}/caches/{cache}/chunks/read", "", Finds::Nothing, Having("pull"), Having("pull"), 404),
+    ("POST",   "{api}/caches/{cache}/chunks/read", "", Finds::Destroyed, Having("pull"), Having("pull"), 404),
+    ("POST",   "{api}/caches/{cache}/profiles",   "", Finds::Path, Having("pull"), Having("pull"), 204),
+    ("POST",   "{api}/caches/{cache}/profiles",   "x", Finds::Path, Having("pull"), Having("pull"), 400),
+    ("POST",   "{api}/caches/{cache}/profiles",   "", Finds::Nothing, Having("pull"), Having("pull"), 404),
+    ("POST",   "{api}/caches/{cache}/profiles",   "", Finds::Destroyed, Having("pull"), Having("pull"), 404),
 
     ("GET",    "/{cache}/attic-cache-info",       "", Finds::Path, Everybody, Any, 200),
     ("GET",    "{attic}/cache-config/{cache}",    "", Finds::Path, Everybody, Any, 200),
@@ -336,9 +349,10 @@ fn the_unauthorised_cannot_tell_what_there_is() {
     let nix =
         nix.into_iter().chain(["{nar}", "nar/{hash}.nar", "log/{hash}-e2e.drv", "x", "a/b", ""]);
     let nix: Vec<String> = nix.map(|path| format!("/{{cache}}/{path}")).collect();
-    let api =
-        ["", "/keys", "/keys/k", "/missing", "/chunks/missing", "/chunks", "/paths", "/restore"];
-    let api: Vec<String> = api.map(|path| format!("{{api}}/caches/{{cache}}{path}")).to_vec();
+    let api = "/keys /keys/k /missing /chunks/missing /chunks /paths /restore /sync /chunks/read \
+               /profiles";
+    let api = [""].into_iter().chain(api.split(' '));
+    let api: Vec<String> = api.map(|path| format!("{{api}}/caches/{{cache}}{path}")).collect();
     let attic = ["{attic}/cache-config/{cache}", "/{cache}/attic-cache-info"].map(str::to_owned);
     // All caches and paths of a group are answered alike.
     let groups: Vec<(&str, Vec<String>)> = ["GET", "HEAD", "PUT"]
