@@ -2,15 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "support/nix.rs"]
-mod nix;
 mod support;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
-use nix::Nix;
 use nix_compat::store_path::{StoreDir, StorePath};
+use support::nix::Nix;
 use support::{Local, Running, scratch, tools};
 
 fn absolute(path: &StorePath) -> String {
@@ -124,7 +122,10 @@ fn a_write_is_refused_with_a_reason() {
             (&["--gc"][..], "cannot collect garbage"),
             (&["--optimise"], "cannot optimise the store"),
             (&["--verify"], "cannot verify the store"),
-            (&["--realise", "/nix/store/00000000000000000000000000000000-nothing"], "not"),
+            (
+                &["--realise", "/nix/store/00000000000000000000000000000000-nothing"],
+                "00000000000000000000000000000000-nothing",
+            ),
         ] {
             let said = nix.fails("nix-store", &[&["--store", &daemon.url()], arguments].concat());
             assert!(said.contains(reason), "{} {arguments:?}: {said}", nix.version);

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // Each test binary takes what it needs.
 
+pub mod nix;
+
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
