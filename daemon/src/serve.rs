@@ -97,7 +97,7 @@ impl<V: View> Daemon<V> {
 
     /// Answers clients until `shutdown` comes. Then nobody is taken in any more, and those who wait
     /// for an answer get it if it comes in time. The socket is gone when this returns.
-    pub async fn serve(&self, socket: Socket, shutdown: impl Future<Output = ()>) {
+    pub async fn serve(self, socket: Socket, shutdown: impl Future<Output = ()>) {
         let mut shutdown = pin!(shutdown);
         loop {
             tokio::select! {

@@ -33,6 +33,7 @@ mod handshake;
 pub mod message;
 pub mod request;
 pub mod server;
+mod target;
 pub mod wire;
 
 pub use answer::Answer;

@@ -367,7 +367,10 @@ fn our_client_understands_it_in_every_version() {
     }
 }
 
-fn read(bytes: &[u8]) -> (Result<Request, Error>, Server<Box<dyn std::io::Read + '_>, Vec<u8>>) {
+type Fed<'a> = Server<Box<dyn std::io::Read + 'a>, Vec<u8>>;
+
+/// The first request of a client that says this after its greeting.
+fn read(bytes: &[u8]) -> (Result<Request, Error>, Fed<'_>) {
     let hello = std::io::Cursor::new(hello(38, &[EMPTY, NO, NO]));
     let reader: Box<dyn std::io::Read> = Box::new(std::io::Read::chain(hello, bytes));
     let mut server = Server::accept(reader, Vec::new(), StoreDir::default(), &HELLO).unwrap();

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -56,6 +56,8 @@ pub struct Local {
     pub lists: AtomicBool,
     /// Whether its source answers; if it does not, nothing does for an hour.
     pub silent: AtomicBool,
+    /// For how many milliseconds its source thinks.
+    pub slow: AtomicU64,
     /// Whether its source says no.
     pub fails: AtomicBool,
     /// Whether files can be read.
@@ -96,6 +98,7 @@ impl Local {
             files: Mutex::default(),
             lists: true.into(),
             silent: false.into(),
+            slow: 0.into(),
             fails: false.into(),
             unreadable: false.into(),
             asked: 0.into(),
@@ -105,6 +108,10 @@ impl Local {
     async fn source(&self) -> Result<(), ViewError> {
         if self.silent.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_secs(3600)).await;
+        }
+        match self.slow.load(Ordering::Relaxed) {
+            0 => {}
+            millis => tokio::time::sleep(Duration::from_millis(millis)).await,
         }
         if self.fails.load(Ordering::Relaxed) {
             return Err(ViewError::Unreachable {

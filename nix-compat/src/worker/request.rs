@@ -3,20 +3,19 @@
 //! | argument | on the wire |
 //! |---|---|
 //! | store path | its absolute path |
-//! | target | a store path, or a derivation's with `!` and `*` or the names of outputs, by commas |
+//! | target | a store path, or outputs of a derivation: see [`Target`] |
 //! | mode | 0 build, 1 repair, 2 check |
-//!
-//! Before 1.30 a derivation's bare path is all of its outputs.
 //!
 //! Operations that change a store are not here: their arguments cannot be told from what follows
 //! them without reading them, so after one of them the place in the stream is lost.
 
 use std::io::{Read, Write};
-use std::{fmt, mem};
+use std::mem;
 
 use super::Version;
+pub use super::target::{ArgumentError, BuildMode, Target};
 use super::wire::{self, ReadWire, WriteWire};
-use crate::store_path::{self, StoreDir, StorePath, StorePathHash};
+use crate::store_path::{StoreDir, StorePath, StorePathHash};
 
 /// A question to a store, or one of the few commands that a store which never changes can obey.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,46 +79,6 @@ pub enum Request {
     QueryRealisation(String),
     /// 46: make them valid, and say how it went.
     BuildPathsWithResults(Vec<Target>, BuildMode),
-}
-
-/// What to make valid.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// A path as it is.
-    Path(StorePath),
-    /// Outputs of a derivation.
-    Outputs {
-        /// The derivation.
-        derivation: StorePath,
-        /// The names of the outputs; none for all.
-        names: Vec<String>,
-    },
-}
-
-/// How to make something valid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u64)]
-pub enum BuildMode {
-    /// Unless it is.
-    Normal,
-    /// And see that its contents are right.
-    Repair,
-    /// And build it again to compare.
-    Check,
-}
-
-/// An argument that means nothing. The place in the stream is kept.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ArgumentError {
-    /// No store path, or the hash of none.
-    #[error(transparent)]
-    StorePath(#[from] store_path::Error),
-    /// No target.
-    #[error("{0:?} names no outputs of a derivation")]
-    Target(String),
-    /// No mode.
-    #[error("there is no way to build numbered {0}")]
-    Mode(u64),
 }
 
 /// Why a request could not be read.
@@ -328,12 +287,7 @@ impl<R: Read> Arguments<'_, R> {
 
     fn build(&mut self) -> Result<Checked<(Vec<Target>, BuildMode)>, wire::Error> {
         let targets = self.targets()?;
-        let mode = match self.from.read_number()? {
-            0 => Ok(BuildMode::Normal),
-            1 => Ok(BuildMode::Repair),
-            2 => Ok(BuildMode::Check),
-            other => Err(ArgumentError::Mode(other)),
-        };
+        let mode = BuildMode::from_wire(self.from.read_number()?);
         Ok(targets.and_then(|targets| Ok((targets, mode?))))
     }
 
@@ -365,54 +319,5 @@ impl<R: Read> Arguments<'_, R> {
             };
         }
         Ok(list)
-    }
-}
-
-impl Target {
-    fn from_wire(text: &str, version: Version, store_dir: &StoreDir) -> Checked<Self> {
-        let Some((derivation, names)) = text.split_once('!') else {
-            let path = StorePath::from_absolute(text, store_dir)?;
-            if path.is_derivation() && !version.at_least(30) {
-                return Ok(Target::Outputs { derivation: path, names: Vec::new() });
-            }
-            return Ok(Target::Path(path));
-        };
-        let derivation = StorePath::from_absolute(derivation, store_dir)?;
-        let wrong = || ArgumentError::Target(text.to_owned());
-        let names = match names {
-            "*" => Vec::new(),
-            names => names.split(',').map(str::to_owned).collect(),
-        };
-        // An output of an output would have another mark.
-        if names.iter().any(|name| name.is_empty() || name.contains(['!', '*', '^'])) {
-            return Err(wrong());
-        }
-        Ok(Target::Outputs { derivation, names })
-    }
-
-    /// As it is asked for.
-    pub fn to_wire(&self, store_dir: &StoreDir) -> String {
-        match self {
-            Target::Path(path) => path.to_absolute(store_dir),
-            Target::Outputs { derivation, names } if names.is_empty() => {
-                format!("{}!*", derivation.to_absolute(store_dir))
-            }
-            Target::Outputs { derivation, names } => {
-                format!("{}!{}", derivation.to_absolute(store_dir), names.join(","))
-            }
-        }
-    }
-}
-
-impl fmt::Display for Target {
-    /// As Nix's command line has it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Target::Path(path) => path.fmt(f),
-            Target::Outputs { derivation, names } if names.is_empty() => {
-                write!(f, "{derivation}^*")
-            }
-            Target::Outputs { derivation, names } => write!(f, "{derivation}^{}", names.join(",")),
-        }
     }
 }
