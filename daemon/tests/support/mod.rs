@@ -181,7 +181,7 @@ impl View for Local {
             return Ok(Some(Arc::clone(path)));
         }
         let tree = Arc::new(self.tree(&info.store_path.to_string()));
-        let path = Arc::new(LazyPath { info: Arc::clone(info), tree });
+        let path = Arc::new(LazyPath::new(Arc::clone(info), tree, HashMap::new()));
         self.trees.lock().unwrap().insert(hash, Arc::clone(&path));
         Ok(Some(path))
     }
