@@ -74,7 +74,8 @@ impl LazyArgs {
         let disk = disk.context(|| "choose another folder with --cache-dir".to_owned())?;
         let patience = Duration::from_secs(self.timeout);
         let options = Options { trust, store_dir, patience, profiles: !self.no_profiles };
-        Ok(LazyStore::new(source, Some(Arc::new(disk)), options))
+        let runtime = tokio::runtime::Handle::current();
+        Ok(LazyStore::new(source, Some(Arc::new(disk)), options, runtime))
     }
 
     /// Where what is fetched is kept.

@@ -14,6 +14,7 @@ use castore::chunking::MAX_CHUNK;
 use castore::{Digest, Kind};
 use futures_util::FutureExt;
 use futures_util::future::Shared;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::ViewError;
@@ -46,6 +47,8 @@ pub(crate) struct Fetcher {
     queue: Mutex<Queue>,
     /// After how long whoever waits is told that it failed.
     patience: Duration,
+    /// Doors ask from threads of their own.
+    runtime: Handle,
     counts: Counts,
 }
 
@@ -101,6 +104,7 @@ impl Fetcher {
         disk: Option<Arc<DiskCache>>,
         memory: u64,
         patience: Duration,
+        runtime: Handle,
     ) -> Arc<Self> {
         let items = (memory / 32_768) as usize;
         Arc::new(Self {
@@ -110,6 +114,7 @@ impl Fetcher {
             memory: quick_cache::sync::Cache::with_weighter(items, memory, Weight),
             queue: Mutex::default(),
             patience,
+            runtime,
             counts: Counts::default(),
         })
     }
@@ -213,7 +218,7 @@ impl Fetcher {
     pub fn ask(self: &Arc<Self>) {
         while let Some((batch, ahead)) = self.queue().next_batch() {
             let fetcher = self.clone();
-            tokio::spawn(async move {
+            self.runtime.spawn(async move {
                 fetcher.fetch(batch).await;
                 {
                     let mut queue = fetcher.queue();

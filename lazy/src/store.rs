@@ -13,6 +13,7 @@ use futures_util::future::try_join_all;
 use granary_client::migrate::Trust;
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::{StoreDir, StorePath, StorePathHash};
+use tokio::runtime::Handle;
 
 use crate::disk::DiskCache;
 use crate::fetch::{Fetcher, Getting};
@@ -68,14 +69,19 @@ pub struct LazyStore {
 
 impl LazyStore {
     /// A store on a source. What is fetched is kept in `disk`; a source that is on this machine needs
-    /// none.
-    pub fn new(source: Source, disk: Option<Arc<DiskCache>>, options: Options) -> Self {
+    /// none. What doors ask for is fetched on `runtime`.
+    pub fn new(
+        source: Source,
+        disk: Option<Arc<DiskCache>>,
+        options: Options,
+        runtime: Handle,
+    ) -> Self {
         let source = Arc::new(source);
         let recorder = Arc::new(Recorder::default());
         let Options { trust, store_dir, patience, profiles } = options;
         let paths = Paths::new(source.clone(), store_dir, trust, disk.clone(), recorder.clone());
         let kept = disk.clone().filter(|_| !source.is_local());
-        let fetcher = Fetcher::new(source.clone(), kept, MEMORY, patience);
+        let fetcher = Fetcher::new(source.clone(), kept, MEMORY, patience, runtime);
         let (ahead, files) = (ReadAhead::new(), Flights::new());
         Self { paths, fetcher, source, disk, ahead, recorder, profiles, files }
     }
