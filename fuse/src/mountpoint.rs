@@ -171,12 +171,22 @@ pub fn explain(path: &Path, source: io::Error) -> MountError {
     match source.kind() {
         _ if message.contains("user_allow_other") => MountError::AllowOtherRefused,
         // The mountpoint and the device are there, so it is the program.
-        ErrorKind::NotFound => MountError::NoFusermount,
+        ErrorKind::NotFound | ErrorKind::PermissionDenied if !has_fusermount() => {
+            MountError::NoFusermount
+        }
         _ if message.contains("fusermount") => {
             MountError::Fusermount { path, message: message.trim().to_owned() }
         }
         _ => MountError::Mount { path, source },
     }
+}
+
+/// Whether there is what fuser mounts with for who is not root.
+fn has_fusermount() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).chain(["/sbin".into(), "/bin".into()]).any(|directory| {
+        ["fusermount3", "fusermount"].iter().any(|name| directory.join(name).exists())
+    })
 }
 
 /// A view's name as mountinfo and `df` show it: mount options cannot hold commas.

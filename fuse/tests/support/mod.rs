@@ -302,9 +302,8 @@ impl<V: View> Mounted<V> {
 
 impl<V: View> Drop for Mounted<V> {
     fn drop(&mut self) {
-        if let Err(error) = self.mount.unmount() {
-            assert!(std::thread::panicking(), "{error}");
-        }
+        let ended = self.mount.unmount();
+        assert!(ended.is_ok() || std::thread::panicking(), "{ended:?}");
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
