@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod attributes;
+mod device;
 mod error;
 mod filesystem;
 mod inode;

@@ -2,15 +2,16 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fuser::{BackingId, Config, MountOption, Session, SessionACL};
+use fuser::{BackingId, Config, Session, SessionACL};
 use granary_lazy::View;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::device;
 use crate::error::MountError;
 use crate::filesystem::{Filesystem, NO_PASSTHROUGH, OLD_KERNEL};
 use crate::mountpoint;
@@ -71,12 +72,32 @@ impl Mount {
         runtime: Handle,
     ) -> Result<Self, MountError> {
         let mountpoint = mountpoint::check(mountpoint)?;
-        mountpoint::check_device()?;
-        let config = config(view.name(), &options);
+        let source = mountpoint::source_name(view.name());
+        let device = device::mount(&mountpoint, &source, options.allow_other)?;
+        // From here on whatever fails has to take the mount away.
+        let mount = Self::serve(view, &mountpoint, device, options, runtime);
+        if mount.is_err()
+            && let Err(error) = mountpoint::unmount(&mountpoint, true)
+        {
+            tracing::warn!(%error, "a mount that failed was left behind");
+        }
+        mount
+    }
+
+    fn serve<V: View>(
+        view: Arc<V>,
+        mountpoint: &Path,
+        device: OwnedFd,
+        options: MountOptions,
+        runtime: Handle,
+    ) -> Result<Self, MountError> {
+        let mut config = Config::default();
+        config.n_threads = Some(options.threads.max(1));
+        let acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
         let server = Arc::new(Server::new(view, runtime, options));
-        let failed = |source| failed(&mountpoint, source);
-        let session =
-            Session::new(Filesystem(server.clone()), &mountpoint, &config).map_err(failed)?;
+        let failed = |source| failed(mountpoint, source);
+        let filesystem = Filesystem(server.clone());
+        let session = Session::from_fd(filesystem, device, acl, config).map_err(failed)?;
         if server.options.passthrough {
             check_passthrough(&session)?;
         }
@@ -94,11 +115,11 @@ impl Mount {
         let read_ahead = server.options.read_ahead_kib;
         let (table, counters) = (server.table.clone(), server.counters.clone());
         drop(server);
-        let ended = serve(session).map_err(failed)?;
-        if let Some(mounted) = mountpoint::mounted_at(&mountpoint) {
+        let ended = run(session).map_err(failed)?;
+        if let Some(mounted) = mountpoint::mounted_at(mountpoint) {
             mountpoint::set_read_ahead(&mounted, read_ahead);
         }
-        Ok(Self { mountpoint, ended, table, counters })
+        Ok(Self { mountpoint: mountpoint.to_owned(), ended, table, counters })
     }
 
     /// Where it is.
@@ -139,26 +160,11 @@ impl Drop for Mount {
     }
 }
 
-fn config(name: &str, options: &MountOptions) -> Config {
-    let mut config = Config::default();
-    config.mount_options = vec![
-        // Without it each read would have the kernel ask for the time of the last read.
-        MountOption::RO,
-        MountOption::DefaultPermissions,
-        MountOption::FSName(mountpoint::source_name(name)),
-        // fuser's own `Subtype` does not reach the kernel when root mounts.
-        MountOption::CUSTOM(format!("subtype={}", mountpoint::SUBTYPE)),
-    ];
-    config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
-    config.n_threads = Some(options.threads.max(1));
-    config
-}
-
 fn failed(mountpoint: &Path, source: io::Error) -> MountError {
     match (source.kind(), source.to_string().as_str()) {
         (io::ErrorKind::Unsupported, OLD_KERNEL) => MountError::OldKernel,
         (io::ErrorKind::Unsupported, NO_PASSTHROUGH) => MountError::NoPassthrough,
-        _ => mountpoint::explain(mountpoint, source),
+        _ => MountError::Mount { path: mountpoint.to_owned(), source },
     }
 }
 
@@ -175,7 +181,7 @@ fn check_passthrough<V: View>(session: &Session<Filesystem<V>>) -> Result<(), Mo
 }
 
 /// Serves until the mount ends; then the channel turns true.
-fn serve<V: View>(session: Session<Filesystem<V>>) -> io::Result<watch::Receiver<bool>> {
+fn run<V: View>(session: Session<Filesystem<V>>) -> io::Result<watch::Receiver<bool>> {
     let (sender, ended) = watch::channel(false);
     std::thread::Builder::new().name("granary-mount".into()).spawn(move || {
         if let Err(error) = session.run() {

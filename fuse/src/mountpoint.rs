@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +10,7 @@ use std::process::Command;
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
+use crate::device;
 use crate::error::MountError;
 
 /// What `/proc/self/mountinfo` calls our mounts, behind `fuse.`.
@@ -134,12 +135,9 @@ fn canonical_of_a_mount(path: &Path) -> PathBuf {
 }
 
 fn fusermount(path: &Path, lazy: bool) -> Result<(), MountError> {
-    let mut command = Command::new("fusermount3");
+    let mut command = Command::new(device::FUSERMOUNT);
     command.arg("-u").args(lazy.then_some("-z")).arg("--").arg(path);
-    let output = command.output().map_err(|source| match source.kind() {
-        ErrorKind::NotFound => MountError::NoFusermount,
-        _ => MountError::Unmount { path: path.to_owned(), source },
-    })?;
+    let output = command.output().map_err(|error| device::spawning(path, error))?;
     if output.status.success() {
         return Ok(());
     }
@@ -148,45 +146,6 @@ fn fusermount(path: &Path, lazy: bool) -> Result<(), MountError> {
         return Err(MountError::Busy(path.to_owned()));
     }
     Err(MountError::Fusermount { path: path.to_owned(), message })
-}
-
-/// What is known before mounting is tried: whether there is a device to mount with.
-pub fn check_device() -> Result<(), MountError> {
-    let device = Path::new("/dev/fuse");
-    match fs::File::options().read(true).write(true).open(device) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::NotFound => Err(MountError::NoDevice),
-        Err(error) => match Errno::from_io_error(&error) {
-            // The file is there, and no driver behind it.
-            Some(Errno::NODEV | Errno::NXIO) => Err(MountError::NoDevice),
-            _ => Err(MountError::DeviceRefused(error)),
-        },
-    }
-}
-
-/// Why fuser could not mount, after all that was checked before.
-pub fn explain(path: &Path, source: io::Error) -> MountError {
-    let path = path.to_owned();
-    let message = source.to_string();
-    match source.kind() {
-        _ if message.contains("user_allow_other") => MountError::AllowOtherRefused,
-        // The mountpoint and the device are there, so it is the program.
-        ErrorKind::NotFound | ErrorKind::PermissionDenied if !has_fusermount() => {
-            MountError::NoFusermount
-        }
-        _ if message.contains("fusermount") => {
-            MountError::Fusermount { path, message: message.trim().to_owned() }
-        }
-        _ => MountError::Mount { path, source },
-    }
-}
-
-/// Whether there is what fuser mounts with for who is not root.
-fn has_fusermount() -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).chain(["/sbin".into(), "/bin".into()]).any(|directory| {
-        ["fusermount3", "fusermount"].iter().any(|name| directory.join(name).exists())
-    })
 }
 
 /// A view's name as mountinfo and `df` show it: mount options cannot hold commas.

@@ -49,7 +49,8 @@ fn a_cold_small_file_costs_two_messages_and_one_after_a_listing() {
 #[test]
 fn small_files_are_there_before_they_are_asked_for() {
     let path = store_path(1, "files");
-    let mounted = Mounted::new(&ModelView::new([(path.clone(), many_files())]));
+    let view = ModelView::new([(path.clone(), many_files())]);
+    let mounted = Mounted::alone(&view, MountOptions::default());
     let directory = mounted.at(&path);
     let names: Vec<_> = fs::read_dir(&directory).unwrap().map(|e| e.unwrap().path()).collect();
     assert_eq!(mounted.mount.statistics().pushed, 0, "who only lists has nothing pushed");
@@ -62,7 +63,7 @@ fn small_files_are_there_before_they_are_asked_for() {
     assert!(mounted.mount.statistics().pushed > 180);
     // What was evicted is pushed again, after a while.
     std::thread::sleep(std::time::Duration::from_millis(1100));
-    fs::write("/proc/sys/vm/drop_caches", "1").unwrap();
+    mounted.drop_caches(false);
     let (before, pushed) = (reads(), mounted.mount.statistics().pushed);
     for name in &names {
         fs::read(name).unwrap();
@@ -89,12 +90,13 @@ fn names_that_cannot_be_paths_are_asked_for_once() {
 #[test]
 fn caches_that_the_kernel_drops_leave_no_inodes() {
     let path = store_path(1, "files");
-    let mounted = Mounted::new(&ModelView::new([(path.clone(), many_files())]));
+    let view = ModelView::new([(path.clone(), many_files())]);
+    let mounted = Mounted::alone(&view, MountOptions::default());
     for _ in 0..3 {
         assert_eq!(fs::read_dir(mounted.at(&path)).unwrap().count(), 200);
         assert_eq!(mounted.mount.statistics().inodes, 201);
         eventually("the kernel forgets", || {
-            mounted.drop_caches();
+            mounted.drop_caches(true);
             mounted.mount.statistics().inodes == 0
         });
     }

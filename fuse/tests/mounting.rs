@@ -62,14 +62,15 @@ fn others_are_let_in_when_they_are_to_be() {
             .unwrap();
         let mut cat = Command::new("setpriv");
         cat.args(["--reuid=65534", "--regid=65534", "--clear-groups", "cat"]).arg(file);
-        cat.output().unwrap().stdout
+        cat.output().unwrap()
     };
     let directory = TempDir::new().unwrap();
     for (allow_other, seen) in [(false, &b""[..]), (true, b"hello")] {
         let at = directory.path().join("mount");
         fs::create_dir_all(&at).unwrap();
         let mount = mount(&view, &at, MountOptions { allow_other, ..Default::default() }).unwrap();
-        assert_eq!(as_nobody(&at), seen);
+        let output = as_nobody(&at);
+        assert_eq!(output.stdout, seen, "{output:?}");
         mount.unmount().unwrap();
     }
 }

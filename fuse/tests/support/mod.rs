@@ -255,6 +255,12 @@ pub struct Mounted<V: View = ModelView> {
     pub mount: Mount,
     directory: TempDir,
     runtime: Option<Runtime>,
+    /// The kernel's caches belong to the machine: who drops them is alone.
+    _caches: File,
+}
+
+fn caches() -> File {
+    File::create(std::env::temp_dir().join("granary-test-caches.lock")).unwrap()
 }
 
 impl<V: View> Mounted<V> {
@@ -264,6 +270,19 @@ impl<V: View> Mounted<V> {
 
     /// Tests that mount want root and /dev/fuse; without them they fail here.
     pub fn with(view: &Arc<V>, options: MountOptions) -> Self {
+        let caches = caches();
+        caches.lock_shared().unwrap();
+        Self::locked(view, options, caches)
+    }
+
+    /// For a test that drops the kernel's caches: no other has a mount meanwhile.
+    pub fn alone(view: &Arc<V>, options: MountOptions) -> Self {
+        let caches = caches();
+        caches.lock().unwrap();
+        Self::locked(view, options, caches)
+    }
+
+    fn locked(view: &Arc<V>, options: MountOptions, caches: File) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -272,7 +291,7 @@ impl<V: View> Mounted<V> {
         let directory = TempDir::new().unwrap();
         let mount =
             Mount::new(view.clone(), directory.path(), options, runtime.handle().clone()).unwrap();
-        Self { view: view.clone(), mount, directory, runtime: Some(runtime) }
+        Self { view: view.clone(), mount, directory, runtime: Some(runtime), _caches: caches }
     }
 
     pub fn root(&self) -> &Path {
@@ -294,9 +313,9 @@ impl<V: View> Mounted<V> {
         self.mount.statistics().messages() - before
     }
 
-    /// Has the kernel forget what it may forget.
-    pub fn drop_caches(&self) {
-        fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+    /// Has the kernel forget pages, and inodes and names if `all`.
+    pub fn drop_caches(&self, all: bool) {
+        fs::write("/proc/sys/vm/drop_caches", if all { "3" } else { "1" }).unwrap();
     }
 }
 
