@@ -1,6 +1,8 @@
 //! A view in memory, made of trees that a test thinks up, and mounts of it.
 #![allow(dead_code)] // each test file uses some of it
 
+pub mod calls;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::Write;
@@ -141,16 +143,20 @@ impl ModelView {
 
     /// Adds a path, as a push would.
     pub fn add(&self, path: &StorePath, item: &Item) {
-        let mut builder = TreeBuilder::default();
-        item.build(b"", &mut builder, &mut self.blobs.lock().unwrap());
-        let (_, encoded) = builder.finish().unwrap();
-        let lazy = lazy_path(path, Tree::decode(&encoded).unwrap());
+        let lazy = lazy_path(path, self.tree_of(item));
         self.trees.lock().unwrap().insert(path.hash(), lazy);
         let mut paths = self.paths.lock().unwrap();
         let mut longer = paths.to_vec();
         longer.push(path.clone());
         longer.sort();
         *paths = Arc::new(longer);
+    }
+
+    /// The tree of an item alone.
+    pub fn tree_of(&self, item: &Item) -> Tree {
+        let mut builder = TreeBuilder::default();
+        item.build(b"", &mut builder, &mut self.blobs.lock().unwrap());
+        Tree::decode(&builder.finish().unwrap().1).unwrap()
     }
 
     pub fn path_of(&self, path: &StorePath) -> Arc<LazyPath> {
