@@ -25,8 +25,10 @@ use crate::xattr;
 
 /// Largest read, in bytes, which is the largest the kernel sends.
 const MAX_READ: u32 = 1 << 20;
-/// How many reads ahead may be under way.
-const MAX_BACKGROUND: u16 = 64;
+/// How many reads may be under way that the kernel does not wait for itself. Programs wait for their
+/// pages, and can be killed meanwhile; but from three quarters of this on, or as many as are said to
+/// be a congestion, the kernel reads page by page and waits where nobody can be killed.
+const MAX_BACKGROUND: u16 = 4096;
 
 /// A server, as fuser sees it.
 pub struct Filesystem<V>(pub Arc<Server<V>>);
@@ -76,6 +78,7 @@ impl<V: View> fuser::Filesystem for Filesystem<V> {
         }
         let _ = config.set_max_write(MAX_READ);
         let _ = config.set_max_background(MAX_BACKGROUND);
+        let _ = config.set_congestion_threshold(MAX_BACKGROUND);
         if let Err(most) = config.set_max_readahead(MAX_READ) {
             let _ = config.set_max_readahead(most);
         }

@@ -8,17 +8,20 @@
 //!
 //! Only files whose inode the kernel knows are pushed, since it takes no bytes for others and does
 //! not say so. Storing waits for the pages' locks, which a read holds until it is answered: so it is
-//! done by a thread of its own that answers nothing.
+//! done by a thread of its own that answers nothing, and not for files that are being read. A thread
+//! that waits for a lock cannot be killed; if it waited for a read that nobody is left to answer,
+//! the process and the mount would stay for ever.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use fuser::{INodeNo, Notifier};
 use granary_lazy::{FileRef, View};
 
-use crate::inode::Inode;
+use crate::inode::{Inode, ROOT};
 use crate::statistics::Counters;
 use crate::table::Table;
 
@@ -38,10 +41,11 @@ const EPOCH: Duration = Duration::from_secs(1);
 
 /// A small file that a program has read.
 #[derive(Clone, Copy, Debug)]
-pub struct Touch {
-    pub ino: u64,
-    pub directory: u64,
-    pub index: u32,
+struct Touch {
+    directory: u64,
+    index: u32,
+    /// It had been pushed or read before.
+    again: bool,
 }
 
 /// How much to push when a file of a directory is read.
@@ -53,7 +57,46 @@ struct Window {
 
 /// The way to the thread that pushes. It ends with this.
 #[derive(Debug)]
-pub struct Pusher(SyncSender<Touch>);
+pub struct Pusher {
+    touches: SyncSender<Touch>,
+    table: Arc<Table>,
+    reads: Arc<Reads>,
+}
+
+/// What is known of the reads of small files.
+#[derive(Debug)]
+struct Reads {
+    /// Counts how often it was found that pages are evicted. Never 0.
+    epoch: AtomicU16,
+    /// The files that are being read, with how many do.
+    waiting: Mutex<HashMap<u64, u32>>,
+}
+
+impl Reads {
+    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, u32>> {
+        // Nothing here panics half way.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A read of a small file, until it is answered.
+#[derive(Debug)]
+pub struct Reading {
+    reads: Arc<Reads>,
+    ino: u64,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let mut waiting = self.reads.waiting();
+        if let Some(count) = waiting.get_mut(&self.ino) {
+            *count -= 1;
+            if *count == 0 {
+                waiting.remove(&self.ino);
+            }
+        }
+    }
+}
 
 impl Pusher {
     /// Starts the thread.
@@ -64,24 +107,38 @@ impl Pusher {
         notifier: Notifier,
     ) -> std::io::Result<Self> {
         let (sender, touches) = sync_channel(WAITING);
+        let reads = Arc::new(Reads { epoch: AtomicU16::new(1), waiting: Mutex::default() });
         let mut pushing = Pushing {
             view,
-            table,
+            table: table.clone(),
             counters,
             notifier,
             windows: HashMap::new(),
-            epoch: 1,
+            reads: reads.clone(),
             since: Instant::now(),
         };
         std::thread::Builder::new()
             .name("granary-push".into())
             .spawn(move || pushing.run(&touches))?;
-        Ok(Self(sender))
+        Ok(Self { touches: sender, table, reads })
     }
 
-    /// A small file was read.
-    pub fn touched(&self, touch: Touch) {
-        let _ = self.0.try_send(touch);
+    /// A file is being read. If it is small it is not pushed before what this returns is dropped,
+    /// and those beside it are pushed soon.
+    pub fn reading(&self, ino: u64, inode: &Inode, offset: u64) -> Option<Reading> {
+        let Inode::File { size, parent, index, .. } = inode else { return None };
+        if *size > SMALL || *parent == ROOT {
+            return None;
+        }
+        *self.reads.waiting().entry(ino).or_default() += 1;
+        let reading = Reading { reads: self.reads.clone(), ino };
+        let epoch = self.reads.epoch.load(Ordering::Relaxed);
+        let again = self.table.give(ino, epoch) == Some(epoch);
+        if offset == 0 {
+            let touch = Touch { directory: *parent, index: *index, again };
+            let _ = self.touches.try_send(touch);
+        }
+        Some(reading)
     }
 }
 
@@ -91,18 +148,15 @@ struct Pushing<V> {
     counters: Arc<Counters>,
     notifier: Notifier,
     windows: HashMap<u64, Window>,
-    epoch: u16,
+    reads: Arc<Reads>,
     since: Instant,
 }
 
 impl<V: View> Pushing<V> {
     fn run(&mut self, touches: &Receiver<Touch>) {
         for touch in touches {
-            if self.table.give(touch.ino, self.epoch) == Some(self.epoch)
-                && self.since.elapsed() >= EPOCH
-            {
+            if touch.again && self.since.elapsed() >= EPOCH {
                 self.begin_epoch();
-                self.table.give(touch.ino, self.epoch);
             }
             if let Err(error) = self.push_behind(touch) {
                 tracing::debug!(%error, "the kernel takes no small files any more");
@@ -112,7 +166,8 @@ impl<V: View> Pushing<V> {
     }
 
     fn begin_epoch(&mut self) {
-        self.epoch = self.epoch.checked_add(1).unwrap_or(1);
+        let epoch = self.reads.epoch.load(Ordering::Relaxed);
+        self.reads.epoch.store(epoch.checked_add(1).unwrap_or(1), Ordering::Relaxed);
         self.since = Instant::now();
         self.windows.clear();
     }
@@ -151,14 +206,18 @@ impl<V: View> Pushing<V> {
         let Some((ino, Inode::File { path, given, .. })) = self.table.find(inode.identity()) else {
             return Ok(false);
         };
-        if given == self.epoch {
+        let epoch = self.reads.epoch.load(Ordering::Relaxed);
+        if given == epoch {
             return Ok(false);
         }
         let bytes = match self.view.read_now(&path, file, 0, file.size as usize) {
             Some(bytes) if bytes.len() as u64 == file.size => bytes,
             _ => return Ok(false),
         };
-        self.table.give(ino, self.epoch);
+        if self.reads.waiting().contains_key(&ino) {
+            return Ok(false);
+        }
+        self.table.give(ino, epoch);
         // Numbers are never reused: if the inode was forgotten by now, nothing happens.
         self.notifier.store(INodeNo(ino), 0, &bytes)?;
         self.counters.pushed.count();

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use castore::tree::Directory;
+use castore::tree::{Directory, NodeName};
 use fuser::{
     Errno, FileAttr, Generation, INodeNo, Notifier, ReplyData, ReplyDirectoryPlus, ReplyEntry,
     RequestId,
@@ -24,7 +24,7 @@ use crate::attributes::{attributes, kind};
 use crate::error::errno;
 use crate::inode::{Inode, ROOT};
 use crate::passthrough::Opened;
-use crate::push::{Pusher, SMALL, Touch};
+use crate::push::Pusher;
 use crate::statistics::Counters;
 use crate::table::Table;
 use crate::top::{Listing, Top};
@@ -85,6 +85,9 @@ impl<V: View> Server<V> {
     }
 
     pub fn lookup(self: &Arc<Self>, parent: u64, name: &[u8], reply: ReplyEntry) {
+        if name.len() > NodeName::MAX {
+            return reply.error(Errno::ENAMETOOLONG);
+        }
         let parent_inode = match self.inode(parent) {
             Ok(inode) => inode,
             Err(errno) => return reply.error(errno),
@@ -153,6 +156,8 @@ impl<V: View> Server<V> {
         if length == 0 {
             return reply.data(&[]);
         }
+        let pusher = self.channel.get().and_then(|channel| channel.pusher.as_ref());
+        let reading = pusher.and_then(|pusher| pusher.reading(ino, &inode, offset));
         match self.view.read_now(&path, file, offset, length) {
             Some(bytes) => self.answer_read(Ok(bytes), length, file, reply),
             None => {
@@ -160,11 +165,9 @@ impl<V: View> Server<V> {
                 self.runtime.spawn(async move {
                     let bytes = server.view.read(&path, file, offset, length).await;
                     server.answer_read(bytes, length, file, reply);
+                    drop(reading);
                 });
             }
-        }
-        if offset == 0 && file.size <= SMALL {
-            self.push_beside(ino, &inode);
         }
     }
 
@@ -187,17 +190,6 @@ impl<V: View> Server<V> {
                 reply.error(Errno::EIO);
             }
             Err(error) => reply.error(errno(&error)),
-        }
-    }
-
-    /// Has the files pushed that lie beside one that is being read.
-    fn push_beside(&self, ino: u64, inode: &Inode) {
-        let Inode::File { parent, index, .. } = inode else { return };
-        let Some(pusher) = self.channel.get().and_then(|channel| channel.pusher.as_ref()) else {
-            return;
-        };
-        if *parent != ROOT {
-            pusher.touched(Touch { ino, directory: *parent, index: *index });
         }
     }
 

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use castore::Digest;
@@ -115,6 +115,10 @@ pub struct ModelView {
     /// Reads that were asked for, and files that were wanted whole.
     pub reads: AtomicU64,
     pub materialised: AtomicU64,
+    /// Trees that were asked for.
+    pub trees_asked: AtomicU64,
+    /// Who waits now.
+    pub waiting: AtomicU64,
     plain: TempDir,
 }
 
@@ -133,6 +137,8 @@ impl ModelView {
             unlisted: AtomicBool::new(false),
             reads: AtomicU64::new(0),
             materialised: AtomicU64::new(0),
+            trees_asked: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
             plain: TempDir::new().unwrap(),
         });
         for (path, item) in items {
@@ -166,7 +172,9 @@ impl ModelView {
     async fn wait(&self) -> Result<(), ViewError> {
         let delay = self.delay.load(Ordering::Relaxed);
         if delay > 0 {
+            self.waiting.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(Duration::from_millis(delay)).await;
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
         }
         if self.failing.load(Ordering::Relaxed) {
             return Err(ViewError::Unreachable {
@@ -213,11 +221,13 @@ impl View for ModelView {
     }
 
     async fn path(&self, hash: StorePathHash) -> Result<Option<Arc<LazyPath>>, ViewError> {
+        self.trees_asked.fetch_add(1, Ordering::Relaxed);
         self.wait().await?;
         Ok(self.trees.lock().unwrap().get(&hash).cloned())
     }
 
     fn path_now(&self, hash: StorePathHash) -> Option<Option<Arc<LazyPath>>> {
+        self.trees_asked.fetch_add(1, Ordering::Relaxed);
         self.at_hand().then(|| self.trees.lock().unwrap().get(&hash).cloned())
     }
 
@@ -261,6 +271,8 @@ pub struct Mounted<V: View = ModelView> {
     pub mount: Mount,
     directory: TempDir,
     runtime: Option<Runtime>,
+    since: Instant,
+    detached: AtomicBool,
     /// The kernel's caches belong to the machine: who drops them is alone.
     _caches: File,
 }
@@ -297,7 +309,9 @@ impl<V: View> Mounted<V> {
         let directory = TempDir::new().unwrap();
         let mount =
             Mount::new(view.clone(), directory.path(), options, runtime.handle().clone()).unwrap();
-        Self { view: view.clone(), mount, directory, runtime: Some(runtime), _caches: caches }
+        let detached = AtomicBool::new(false);
+        let (view, runtime) = (view.clone(), Some(runtime));
+        Self { view, mount, directory, runtime, since: Instant::now(), detached, _caches: caches }
     }
 
     pub fn root(&self) -> &Path {
@@ -319,6 +333,25 @@ impl<V: View> Mounted<V> {
         self.mount.statistics().messages() - before
     }
 
+    /// Takes the mount away, whatever is open or waited for.
+    pub fn detach(&self) {
+        granary_fuse::unmount(self.root(), true).unwrap();
+        self.detached.store(true, Ordering::Relaxed);
+    }
+
+    /// How long it has been there.
+    pub fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// Has the kernel forget everything. The test has to be [`Mounted::alone`].
+    pub fn forget_everything(&self) {
+        eventually("the kernel forgets", || {
+            self.drop_caches(true);
+            self.mount.statistics().inodes == 0
+        });
+    }
+
     /// Has the kernel forget pages, and inodes and names if `all`.
     pub fn drop_caches(&self, all: bool) {
         fs::write("/proc/sys/vm/drop_caches", if all { "3" } else { "1" }).unwrap();
@@ -327,8 +360,10 @@ impl<V: View> Mounted<V> {
 
 impl<V: View> Drop for Mounted<V> {
     fn drop(&mut self) {
-        let ended = self.mount.unmount();
-        assert!(ended.is_ok() || std::thread::panicking(), "{ended:?}");
+        if !self.detached.load(Ordering::Relaxed) {
+            let ended = self.mount.unmount();
+            assert!(ended.is_ok() || std::thread::panicking(), "{ended:?}");
+        }
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -337,9 +372,9 @@ impl<V: View> Drop for Mounted<V> {
 
 /// Waits until something is so.
 pub fn eventually(what: &str, mut so: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(20);
     while !so() {
-        assert!(std::time::Instant::now() < deadline, "{what}: not after 20 s");
+        assert!(Instant::now() < deadline, "{what}: not after 20 s");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
