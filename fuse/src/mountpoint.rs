@@ -36,7 +36,7 @@ impl Mounted {
 pub fn check(path: &Path) -> Result<PathBuf, MountError> {
     let metadata = fs::metadata(path).map_err(|source| match source.kind() {
         ErrorKind::NotFound => MountError::Missing(path.to_owned()),
-        _ if Errno::from_io_error(&source) == Some(Errno::NOTCONN) => {
+        _ if Errno::from_io_error(&source).is_some_and(is_dead) => {
             MountError::Stale(path.to_owned())
         }
         _ => MountError::Unusable { path: path.to_owned(), source },
@@ -46,10 +46,19 @@ pub fn check(path: &Path) -> Result<PathBuf, MountError> {
     }
     let unusable = |source| MountError::Unusable { path: path.to_owned(), source };
     let canonical = path.canonicalize().map_err(unusable)?;
-    match mounted_at(&canonical) {
-        Some(mounted) if mounted.is_granary() => Err(MountError::AlreadyMounted(canonical)),
-        _ => Ok(canonical),
+    if !mounted_at(&canonical).is_some_and(|mounted| mounted.is_granary()) {
+        return Ok(canonical);
     }
+    // The kernel remembers the directory of a dead mount, too, but not how much is free in it.
+    match rustix::fs::statvfs(&canonical) {
+        Err(errno) if is_dead(errno) => Err(MountError::Stale(canonical)),
+        _ => Err(MountError::AlreadyMounted(canonical)),
+    }
+}
+
+/// What there is to hear from a mount whose process has died.
+fn is_dead(errno: Errno) -> bool {
+    matches!(errno, Errno::NOTCONN | Errno::CONNABORTED)
 }
 
 /// The uppermost mount at a path, which has to be canonical.

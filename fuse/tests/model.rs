@@ -1,5 +1,7 @@
 //! The mount beside a model of it: random trees, random operations, the same answers.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, too")]
+
 mod support;
 
 use std::collections::{BTreeMap, HashMap};

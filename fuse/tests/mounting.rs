@@ -1,12 +1,16 @@
 //! How a mount begins and ends, and what is said when it cannot begin.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, too")]
+
 mod support;
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use granary_fuse::{Mount, MountError, MountOptions, unmount};
@@ -144,21 +148,35 @@ fn dropping_a_mount_takes_it_away() {
 
 #[test]
 fn what_a_killed_mount_leaves_behind_is_recognised_and_taken_away() {
+    let file = |at: &Path| at.join(store_path(1, "hello").to_string()).join("f");
     if let Some(at) = std::env::var_os(CHILD) {
-        let _mount = mount(&hello(), Path::new(&at), MountOptions::default()).unwrap();
+        let (view, at) = (hello(), Path::new(&at));
+        let _mount = mount(&view, at, MountOptions::default()).unwrap();
+        fs::metadata(file(at)).unwrap();
+        view.delay.store(3_600_000, Relaxed);
+        view.remote.store(true, Relaxed);
+        println!("ready");
+        eventually("somebody reads", || view.waiting.load(Relaxed) == 1);
+        println!("read");
         std::thread::sleep(Duration::from_secs(600));
     }
     let directory = TempDir::new().unwrap();
-    let this = "what_a_killed_mount_leaves_behind_is_recognised_and_taken_away";
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", this])
+        .args(["--exact", "--nocapture"])
+        .arg("what_a_killed_mount_leaves_behind_is_recognised_and_taken_away")
         .env(CHILD, directory.path())
+        .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    eventually("the child has mounted", || mountinfo(directory.path()).is_some());
+    let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().ends_with("ready")));
+    let mut reader = Command::new("cat").arg(file(directory.path())).spawn().unwrap();
+    assert!(said.any(|line| line.unwrap() == "read"));
     child.kill().unwrap();
     child.wait().unwrap();
-    eventually("the mount is dead", || fs::metadata(directory.path()).is_err());
+    // Who waited for it does not wait any more.
+    eventually("the reader has an error", || reader.try_wait().unwrap().is_some());
+    assert!(!reader.wait().unwrap().success());
     let refused = mount(&hello(), directory.path(), MountOptions::default()).unwrap_err();
     assert!(matches!(refused, MountError::Stale(_)), "{refused:?}");
     assert!(refused.to_string().contains("granary umount"), "{refused}");
@@ -166,8 +184,8 @@ fn what_a_killed_mount_leaves_behind_is_recognised_and_taken_away() {
     mount(&hello(), directory.path(), MountOptions::default()).unwrap().unmount().unwrap();
 }
 
-/// With a directory that has a `user_allow_other` in its fuse.conf, or not, and a device that is
-/// open to everybody: as it is on most machines, whatever it is here.
+/// Runs a test of this program once more, as a user who is not root, with a device that is open to
+/// everybody: as it is on most machines, whatever it is here.
 fn as_a_user(test: &str, at: &Path, prelude: &str) -> std::process::Output {
     let exe = std::env::current_exe().unwrap();
     let script = format!(

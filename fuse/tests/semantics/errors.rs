@@ -91,7 +91,8 @@ sentences! {
         let mounted = Mounted::with(&view, options);
         let directory = mounted.at(&store_path(1, "files"));
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 100);
-        (view.delay.store(AN_HOUR, Relaxed), view.remote.store(true, Relaxed));
+        view.delay.store(AN_HOUR, Relaxed);
+        view.remote.store(true, Relaxed);
         let waiting = |n: u64, what: std::path::PathBuf| {
             let mut cat = Command::new("cat");
             cat.arg(what).stdout(Stdio::null()).stderr(Stdio::null());
@@ -101,7 +102,8 @@ sentences! {
         };
         let mut children: Vec<_> =
             (0..50).map(|n| waiting(n + 1, directory.join(n.to_string()))).collect();
-        (view.delay.store(0, Relaxed), view.remote.store(false, Relaxed));
+        view.delay.store(0, Relaxed);
+        view.remote.store(false, Relaxed);
         let other = mounted.at(&store_path(2, "other")).join("f");
         let start = Instant::now();
         assert_eq!(fs::read(other).unwrap(), b"other");
@@ -118,7 +120,8 @@ sentences! {
     "Two thousand threads can wait at once."
     fn thousands_wait() {
         let view = files(2000);
-        (view.remote.store(true, Relaxed), view.delay.store(1000, Relaxed));
+        view.remote.store(true, Relaxed);
+        view.delay.store(1000, Relaxed);
         let mounted = Mounted::new(&view);
         let directory = mounted.at(&store_path(1, "files"));
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 2000);
@@ -149,7 +152,8 @@ sentences! {
         let mounted = Mounted::new(&view);
         let file = mounted.at(&store_path(1, "files")).join("0");
         assert!(fs::metadata(&file).unwrap().is_file());
-        (view.delay.store(AN_HOUR, Relaxed), view.remote.store(true, Relaxed));
+        view.delay.store(AN_HOUR, Relaxed);
+        view.remote.store(true, Relaxed);
         let mut cat = Command::new("cat").arg(&file).spawn().unwrap();
         eventually("it waits", || view.waiting.load(Relaxed) == 1);
         assert!(cat.try_wait().unwrap().is_none());

@@ -1,5 +1,7 @@
 //! docs/semantics.md, sentence by sentence.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, too")]
+
 #[path = "../support/mod.rs"]
 mod support;
 
