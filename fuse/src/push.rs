@@ -3,8 +3,8 @@
 //! A small file costs a message to read, which takes longer than copying it. So once a program has
 //! read one small file of a directory, those that follow it in the listing are stored into the
 //! page cache: a few at first, and more each time that the program reads on and finds the next one
-//! missing. A `find` or an `ls` reads nothing, so nothing is pushed for it; and a program that reads
-//! a file here and there pushes a few pages.
+//! missing. A `find` or an `ls` reads nothing, so nothing is pushed for it; and for a program that
+//! reads a file here and there, nothing but a few at first.
 //!
 //! Only files whose inode the kernel knows are pushed, since it takes no bytes for others and does
 //! not say so. Storing waits for the pages' locks, which a read holds until it is answered: so it is
@@ -53,6 +53,25 @@ struct Touch {
 struct Window {
     files: usize,
     bytes: u64,
+}
+
+impl Window {
+    fn wider(self) -> Self {
+        Self {
+            files: (self.files * 4).min(WIDEST.files),
+            bytes: (self.bytes * 4).min(WIDEST.bytes),
+        }
+    }
+}
+
+/// Where a program is in a directory.
+struct Place {
+    /// What to push if it reads on.
+    window: Window,
+    /// The entry that it read.
+    read: u32,
+    /// The first entry that was not looked at for it.
+    end: usize,
 }
 
 /// The way to the thread that pushes. It ends with this.
@@ -113,7 +132,7 @@ impl Pusher {
             table: table.clone(),
             counters,
             notifier,
-            windows: HashMap::new(),
+            places: HashMap::new(),
             reads: reads.clone(),
             since: Instant::now(),
         };
@@ -147,7 +166,7 @@ struct Pushing<V> {
     table: Arc<Table>,
     counters: Arc<Counters>,
     notifier: Notifier,
-    windows: HashMap<u64, Window>,
+    places: HashMap<u64, Place>,
     reads: Arc<Reads>,
     since: Instant,
 }
@@ -169,34 +188,51 @@ impl<V: View> Pushing<V> {
         let epoch = self.reads.epoch.load(Ordering::Relaxed);
         self.reads.epoch.store(epoch.checked_add(1).unwrap_or(1), Ordering::Relaxed);
         self.since = Instant::now();
-        self.windows.clear();
+        self.places.clear();
     }
 
-    fn widen(&mut self, directory: u64) -> Window {
-        if self.windows.len() >= DIRECTORIES {
-            self.windows.clear();
+    /// What to push behind a file. A program that goes on where the last window ended gets a wider
+    /// one; of one that reads here and there, nothing is known but that.
+    fn window(&mut self, touch: Touch) -> Option<Window> {
+        if self.places.len() >= DIRECTORIES {
+            self.places.clear();
         }
-        let window = self.windows.entry(directory).or_insert(FIRST);
-        let now = *window;
-        window.files = (now.files * 4).min(WIDEST.files);
-        window.bytes = (now.bytes * 4).min(WIDEST.bytes);
-        now
+        let Some(place) = self.places.get_mut(&touch.directory) else {
+            let place = Place { window: FIRST.wider(), read: touch.index, end: 0 };
+            self.places.insert(touch.directory, place);
+            return Some(FIRST);
+        };
+        let end = place.end + place.window.files;
+        let reads_on = touch.index > place.read && touch.index as usize <= end;
+        place.read = touch.index;
+        if !reads_on {
+            place.window = FIRST;
+            place.end = touch.index as usize;
+            return None;
+        }
+        let window = place.window;
+        place.window = window.wider();
+        Some(window)
     }
 
     fn push_behind(&mut self, touch: Touch) -> std::io::Result<()> {
         let Some(directory) = self.table.get(touch.directory) else { return Ok(()) };
         let Some((path, digest, listing)) = directory.entries() else { return Ok(()) };
-        let Window { files, mut bytes } = self.widen(touch.directory);
-        let behind = listing.entries().iter().enumerate().skip(touch.index as usize + 1);
+        let Some(Window { files, mut bytes }) = self.window(touch) else { return Ok(()) };
+        let mut end = touch.index as usize + 1;
+        let behind = listing.entries().iter().enumerate().skip(end);
         for (index, entry) in behind.take(files) {
             let inode = Inode::of_entry(path, digest, touch.directory, index as u32, entry);
-            let Some(file) = inode.file().filter(|file| (1..=SMALL).contains(&file.size)) else {
-                continue;
-            };
-            let Some(left) = bytes.checked_sub(file.size) else { break };
-            if self.push(inode, file)? {
-                bytes = left;
+            if let Some(file) = inode.file().filter(|file| (1..=SMALL).contains(&file.size)) {
+                let Some(left) = bytes.checked_sub(file.size) else { break };
+                if self.push(inode, file)? {
+                    bytes = left;
+                }
             }
+            end = index + 1;
+        }
+        if let Some(place) = self.places.get_mut(&touch.directory) {
+            place.end = end;
         }
         Ok(())
     }

@@ -252,3 +252,43 @@ fn what_is_missing_to_mount_is_said() {
         assert!(said.contains(&format!("refused: {expected}")), "{said}{errors}");
     }
 }
+
+#[test]
+fn an_overlay_on_top_can_be_written() {
+    let options = MountOptions { allow_other: true, ..Default::default() };
+    for passthrough in [false, true] {
+        let options = MountOptions { passthrough, ..options.clone() };
+        let large = vec![7; 100_000];
+        let view = hello();
+        view.add(&store_path(2, "large"), &Item::file(&large));
+        let mounted = Mounted::with(&view, options);
+        let over = TempDir::new().unwrap();
+        for name in ["upper", "work", "merged"] {
+            fs::create_dir(over.path().join(name)).unwrap();
+        }
+        let at = |name: &str| over.path().join(name).to_str().unwrap().to_owned();
+        let directories = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            mounted.root().to_str().unwrap(),
+            at("upper"),
+            at("work")
+        );
+        let mut overlay = Command::new("mount");
+        overlay.args(["-t", "overlay", "overlay", "-o", &directories, &at("merged")]);
+        assert!(overlay.status().unwrap().success());
+        let (merged, old, new) =
+            (over.path().join("merged"), store_path(1, "hello"), store_path(3, "new"));
+        let names = || fs::read_dir(&merged).unwrap().count();
+        assert_eq!(names(), 2);
+        assert!(fs::read(merged.join(store_path(2, "large").to_string())).unwrap() == large);
+        fs::write(merged.join(new.to_string()), "new").unwrap();
+        let file = merged.join(old.to_string()).join("f");
+        fs::write(&file, "changed").unwrap();
+        assert_eq!(names(), 3);
+        assert_eq!(fs::read(&file).unwrap(), b"changed");
+        fs::remove_dir_all(merged.join(old.to_string())).unwrap();
+        assert_eq!(names(), 2);
+        assert_eq!(fs::read(mounted.at(&old).join("f")).unwrap(), b"hello");
+        assert!(Command::new("umount").arg(&merged).status().unwrap().success());
+    }
+}
