@@ -49,7 +49,7 @@ sentences! {
         }
     }
 
-    "Programs can be run."
+    "Programs can be run, and cost no message the second time."
     fn programs_run() {
         let path = store_path(1, "program");
         let echo = fs::read("/bin/echo").unwrap();
@@ -60,8 +60,14 @@ sentences! {
             view.remote.store(true, Ordering::Relaxed);
             let options = MountOptions { passthrough, ..Default::default() };
             let mounted = Mounted::with(&view, options);
-            let output = Command::new(mounted.at(&path).join("script")).output().unwrap();
-            assert_eq!(output.stdout, b"from a script\n");
+            let run = || {
+                let output = Command::new(mounted.at(&path).join("script")).output().unwrap();
+                assert_eq!(output.stdout, b"from a script\n");
+            };
+            run();
+            // With passthrough they are opened and closed: the script, by the kernel and by the
+            // shell, and the program.
+            assert!(mounted.messages(run) <= if passthrough { 6 } else { 0 });
         }
     }
 
