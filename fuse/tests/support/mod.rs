@@ -91,7 +91,7 @@ pub fn lazy_path(store_path: &StorePath, tree: Tree) -> Arc<LazyPath> {
         ultimate: false,
         registration_time: 1,
     };
-    Arc::new(LazyPath { info: Arc::new(info), tree: Arc::new(tree) })
+    Arc::new(LazyPath::new(Arc::new(info), Arc::new(tree), HashMap::new()))
 }
 
 /// A view of items, with switches for what can go wrong.
