@@ -4,8 +4,9 @@ use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
 
-/// What is logged unless `GRANARY_LOG` says otherwise.
-const USUAL: &str = "info,sled=warn";
+/// What is logged unless `GRANARY_LOG` says otherwise. fuser takes for an error that the mount has
+/// answered some requests by itself.
+const USUAL: &str = "info,sled=warn,fuser=off";
 
 /// Begins to log.
 pub fn start() {

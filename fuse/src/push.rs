@@ -246,7 +246,7 @@ impl<V: View> Pushing<V> {
         if given == epoch {
             return Ok(false);
         }
-        let bytes = match self.view.read_now(&path, file, 0, file.size as usize) {
+        let bytes = match self.view.peek(&path, file, 0, file.size as usize) {
             Some(bytes) if bytes.len() as u64 == file.size => bytes,
             _ => return Ok(false),
         };

@@ -276,18 +276,30 @@ impl View for LazyStore {
         offset: u64,
         length: usize,
     ) -> Option<Bytes> {
+        let bytes = self.peek(path, file, offset, length)?;
         let chunks = path.chunks(&file)?;
-        let (start, wanted) = Self::covering(&chunks, offset, length);
-        let plain: Option<Vec<Bytes>> =
-            wanted.iter().map(|chunk| self.fetcher.here(&chunk.digest)).collect();
-        let plain = plain?;
+        let (_, wanted) = Self::covering(&chunks, offset, length);
         self.touch(path, wanted);
         self.plan_ahead(path, &file, &chunks, None, (offset, offset + length as u64));
         self.fetcher.ask();
+        Some(bytes)
+    }
+
+    fn peek(
+        &self,
+        path: &Arc<LazyPath>,
+        file: FileRef,
+        offset: u64,
+        length: usize,
+    ) -> Option<Bytes> {
+        let chunks = path.chunks(&file)?;
+        let (start, wanted) = Self::covering(&chunks, offset, length);
         if wanted.is_empty() {
             return Some(Bytes::new());
         }
-        Self::cut(wanted, plain, start, offset, length)
+        let plain: Option<Vec<Bytes>> =
+            wanted.iter().map(|chunk| self.fetcher.here(&chunk.digest)).collect();
+        Self::cut(wanted, plain?, start, offset, length)
     }
 
     async fn materialise(
