@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use castore::Digest;
@@ -46,8 +45,7 @@ impl DiskCache {
     /// Begins a file with these contents. Blocks.
     pub(crate) fn new_file(&self, digest: &Digest) -> io::Result<NewFile> {
         let dir = self.dir.join("files");
-        let number = self.count.fetch_add(1, Ordering::Relaxed);
-        let temporary = dir.join(format!(".{}-{number}", std::process::id()));
+        let temporary = dir.join(self.temporary_name());
         let mut options = fs::OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(true).mode(0o600);
         let file = file.open(&temporary)?;

@@ -1,18 +1,19 @@
 //! Narinfos on disk, so that a cache that was mounted before can be mounted without its source.
 //!
-//! A file holds the narinfo as it came. It is checked again when it is read, as if it had just come;
-//! the one thing that cannot be checked again without reading all of a path is that its NAR was
-//! verified whole. A line at the end says it, which is taken from our own disk and from nobody else:
+//! A file holds one line of ours, and the narinfo as it came. The narinfo is checked again when it is
+//! read, as if it had just come; the one thing that cannot be checked again without reading all of a
+//! path is that its NAR was verified whole. Our line says it. It is always there and comes first, so
+//! that nothing in a narinfo can pass for it:
 //!
 //! ```text
 //! verified <digest of the tree, hex>
+//! unverified
 //! ```
 
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 
 use castore::Digest;
 use nix_compat::store_path::StorePathHash;
@@ -20,6 +21,7 @@ use nix_compat::store_path::StorePathHash;
 use super::DiskCache;
 
 const VERIFIED: &str = "verified ";
+const UNVERIFIED: &str = "unverified";
 
 /// Narinfos from one source.
 pub struct Infos {
@@ -51,16 +53,15 @@ impl DiskCache {
         if self.is_failing() {
             return;
         }
-        let line = verified.map(|tree| format!("{VERIFIED}{tree}\n")).unwrap_or_default();
-        let number = self.count.fetch_add(1, Ordering::Relaxed);
-        let temporary = infos.dir.join(format!(".{}-{number}", std::process::id()));
+        let line = verified.map(|tree| format!("{VERIFIED}{tree}"));
+        let line = line.as_deref().unwrap_or(UNVERIFIED);
+        let temporary = infos.dir.join(self.temporary_name());
         let written = (|| -> io::Result<()> {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&infos.dir)?;
             let mut options = fs::OpenOptions::new();
             let mut file =
                 options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-            file.write_all(text.as_bytes())?;
-            file.write_all(line.as_bytes())?;
+            file.write_all(format!("{line}\n{text}").as_bytes())?;
             fs::rename(&temporary, infos.dir.join(hash.to_string()))
         })();
         if let Err(error) = written {
@@ -73,19 +74,58 @@ impl DiskCache {
 impl Infos {
     /// What is kept of a path.
     pub(crate) fn get(&self, hash: StorePathHash) -> Option<KeptInfo> {
-        let mut text = fs::read_to_string(self.dir.join(hash.to_string())).ok()?;
-        let mut verified = None;
-        let last = text.trim_end().rfind('\n').map_or(0, |at| at + 1);
-        if let Some(digest) = text[last..].trim_end().strip_prefix(VERIFIED) {
-            verified = Some(digest.parse().ok()?);
-            text.truncate(last);
-        }
-        Some(KeptInfo { text, verified })
+        let kept = fs::read_to_string(self.dir.join(hash.to_string())).ok()?;
+        let (line, text) = kept.split_once('\n')?;
+        let verified = match line.strip_prefix(VERIFIED) {
+            Some(digest) => Some(digest.parse().ok()?),
+            None if line == UNVERIFIED => None,
+            None => return None,
+        };
+        Some(KeptInfo { text: text.to_owned(), verified })
     }
 
     /// The paths of which something is kept.
     pub(crate) fn all(&self) -> Vec<StorePathHash> {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_narinfo_can_say_that_its_nar_was_verified() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = DiskCache::open(dir.path(), 1 << 20).unwrap();
+        let (infos, hash) = (disk.infos("a cache"), StorePathHash::from([7; 20]));
+        let tree = Digest::of(b"somebody else's");
+        for forged in [
+            format!("StorePath: x\n{VERIFIED}{tree}\n"),
+            format!("{VERIFIED}{tree}\nStorePath: x\n"),
+            format!("\n{VERIFIED}{tree}\n"),
+        ] {
+            disk.put_info(&infos, hash, &forged, None);
+            let kept = infos.get(hash).unwrap();
+            assert_eq!((kept.text, kept.verified), (forged, None));
+        }
+        disk.put_info(&infos, hash, "StorePath: x\n", Some(tree));
+        let kept = infos.get(hash).unwrap();
+        assert_eq!((&*kept.text, kept.verified), ("StorePath: x\n", Some(tree)));
+        assert_eq!(infos.all(), [hash]);
+    }
+
+    #[test]
+    fn what_is_not_a_kept_narinfo_is_as_good_as_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = DiskCache::open(dir.path(), 1 << 20).unwrap();
+        let (infos, hash) = (disk.infos("a cache"), StorePathHash::from([7; 20]));
+        disk.put_info(&infos, hash, "StorePath: x\n", None);
+        let place = infos.dir.join(hash.to_string());
+        for torn in ["", "unver", "verified 12\nStorePath: x\n", "StorePath: x\n"] {
+            fs::write(&place, torn).unwrap();
+            assert!(infos.get(hash).is_none(), "{torn:?}");
+        }
     }
 }

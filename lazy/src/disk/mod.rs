@@ -57,7 +57,9 @@ pub struct DiskCache {
     failing_until: Mutex<Option<Instant>>,
     /// Records that were not what their digest says.
     damaged: AtomicU64,
-    /// Sets temporary files of this process apart.
+    /// Sets temporary files apart: from those of other processes, also of those that have the same
+    /// number in another container, and from each other.
+    own: PackId,
     count: AtomicU64,
 }
 
@@ -97,11 +99,16 @@ impl DiskCache {
             writer: Mutex::default(),
             failing_until: Mutex::default(),
             damaged: AtomicU64::new(0),
+            own: PackId::random().map_err(failed)?,
             count: AtomicU64::new(0),
         };
         cache.look_again().map_err(failed)?;
         cache.make_room();
         Ok(cache)
+    }
+
+    fn temporary_name(&self) -> String {
+        format!(".{}-{}", self.own, self.count.fetch_add(1, Ordering::Relaxed))
     }
 
     fn segments_dir(&self) -> PathBuf {
