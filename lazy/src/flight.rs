@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
+use tokio::sync::oneshot;
 
 /// The result of something that is being done.
 pub(crate) type Pending<V> = Shared<BoxFuture<'static, Option<V>>>;
@@ -30,14 +31,18 @@ impl<K: Copy + Eq + Hash + Send + 'static, V: Clone + Send + Sync + 'static> Fli
         if let Some(pending) = running.get(&key) {
             return pending.clone();
         }
-        let landing = Landing { flights: self.clone(), key };
-        let work = begin();
-        let task = tokio::spawn(async move {
-            let _landing = landing;
-            work.await
-        });
-        let pending = task.map(Result::ok).boxed().shared();
+        let (done, pending) = oneshot::channel();
+        let pending = pending.map(Result::ok).boxed().shared();
         running.insert(key, pending.clone());
+        drop(running);
+        // It may be dropped on the spot by a runtime that is ending: the lock is not held here.
+        let (landing, work) = (Landing { flights: self.clone(), key }, begin());
+        tokio::spawn(async move {
+            let value = work.await;
+            drop(landing);
+            // Those who asked may have given up.
+            let _ = done.send(value);
+        });
         pending
     }
 }
@@ -51,5 +56,58 @@ struct Landing<K: Eq + Hash, V> {
 impl<K: Eq + Hash, V> Drop for Landing<K, V> {
     fn drop(&mut self) {
         self.flights.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn many_ask_and_it_is_done_once_and_then_again() {
+        let (flights, begun) = (Flights::<u32, u32>::new(), Arc::new(AtomicU32::new(0)));
+        let ask = || {
+            let begun = begun.clone();
+            flights.join(7, || async move {
+                tokio::task::yield_now().await;
+                begun.fetch_add(1, Ordering::Relaxed)
+            })
+        };
+        assert_eq!(join_all((0..100).map(|_| ask())).await, [Some(0); 100]);
+        assert_eq!(ask().await, Some(1), "what has landed does not fly");
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_goes_on_when_those_who_asked_give_up() {
+        let flights = Flights::<u32, u32>::new();
+        let (go, wait) = oneshot::channel::<()>();
+        drop(flights.join(7, || async move { wait.await.map_or(0, |()| 1) }));
+        go.send(()).unwrap();
+        let again = flights.join(7, || async { 2 });
+        assert_eq!(again.await, Some(1));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_told_and_does_not_stay() {
+        let flights = Flights::<u32, u32>::new();
+        assert_eq!(flights.join(7, || async { panic!("as it should") }).await, None);
+        assert_eq!(flights.join(7, || async { 1 }).await, Some(1));
+    }
+
+    #[test]
+    fn a_runtime_that_has_ended_answers_nothing_and_hangs_nobody() {
+        let flights = Flights::<u32, u32>::new();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let handle = runtime.handle().clone();
+        drop(runtime);
+        let _inside = handle.enter();
+        assert_eq!(
+            futures_util::FutureExt::now_or_never(flights.join(7, || async { 1 })),
+            Some(None)
+        );
     }
 }
