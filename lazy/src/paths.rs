@@ -307,20 +307,20 @@ impl Paths {
         ours
     }
 
-    /// Keeps a tree and its lists on disk, as far as they fit together. Blocks.
+    /// Keeps a tree and its lists on disk. Blocks.
+    ///
+    /// Lists go by digests of their own, not by that of the blob they make up: two sources that
+    /// share the cache may have cut the blob in different ways.
     fn keep(&self, disk: &DiskCache, tree: &[u8], lists: &[Vec<u8>]) {
-        let (digest, mut records) = (Digest::of(tree), Vec::new());
-        let blobs =
-            Tree::decode(tree).map(|tree| tree.lists().map(|(blob, _)| *blob).collect::<Vec<_>>());
-        let Ok(blobs) = blobs else { return };
-        let mut add = |kind, digest, bytes: &[u8]| {
-            if !disk.has(kind, &digest) {
+        let mut records = Vec::new();
+        let mut add = |kind, bytes: &[u8]| {
+            if !disk.has(kind, &Digest::of(bytes)) {
                 // Without it the path is asked for again.
-                let _ = record::append(&mut records, kind, digest, bytes);
+                let _ = record::append(&mut records, kind, bytes);
             }
         };
-        add(Kind::Tree, digest, tree);
-        blobs.iter().zip(lists).for_each(|(blob, list)| add(Kind::ChunkList, *blob, list));
+        add(Kind::Tree, tree);
+        lists.iter().for_each(|list| add(Kind::ChunkList, list));
         disk.put(&records);
     }
 
@@ -342,20 +342,9 @@ impl Paths {
         let judged = judge(hash, &kept.text, &self.trust, &self.store_dir).ok()?;
         let digest = judged.tree.or(kept.verified.filter(|_| judged.nar.is_ok()))?;
         let tree = disk.get(Kind::Tree, &digest)?;
-        if Digest::of(&tree) != digest {
-            disk.forget(Kind::Tree, &digest);
-            return None;
-        }
         let decoded = Tree::decode(&tree).ok()?;
-        let mut lists = Vec::with_capacity(decoded.lists().len());
-        for (blob, list) in decoded.lists() {
-            let bytes = disk.get(Kind::ChunkList, blob)?;
-            if Digest::of(&bytes) != *list {
-                disk.forget(Kind::ChunkList, blob);
-                return None;
-            }
-            lists.push(bytes);
-        }
+        let lists = decoded.lists().map(|(_, list)| disk.get(Kind::ChunkList, list));
+        let lists = lists.collect::<Option<Vec<_>>>()?;
         let path = self.build(&judged, digest, &tree, &lists).ok()?;
         self.infos.insert(hash, judged.info.clone());
         self.trees.insert(hash, path.clone());

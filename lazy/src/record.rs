@@ -4,21 +4,24 @@ use std::cell::RefCell;
 use std::io;
 
 use bytes::Bytes;
+use castore::chunking::MAX_CHUNK;
 use castore::pack::{FrameDecoder, FrameEncoder, HEADER_LEN, RecordHeader};
 use castore::{Digest, Kind};
 
 thread_local! {
-    /// A decoder's tables are 160 KB: made once per thread.
+    /// A decoder's tables are 160 KB, an encoder's more: made once per thread.
     static DECODER: RefCell<Option<FrameDecoder>> = const { RefCell::new(None) };
+    static ENCODER: RefCell<Option<FrameEncoder>> = const { RefCell::new(None) };
 }
 
 /// The longest plain record: a tree.
 const MAX_PLAIN: u64 = 256 * 1024 * 1024;
 
-/// The plain bytes of a record, which for a chunk are checked to be what its digest says.
+/// The plain bytes of a record, which are checked to be what its digest says.
 pub(crate) fn decode(header: &RecordHeader, frames: &[u8]) -> io::Result<Vec<u8>> {
     let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what);
-    if header.plain > MAX_PLAIN {
+    let most = if header.kind == Kind::Chunk { MAX_CHUNK as u64 } else { MAX_PLAIN };
+    if header.plain > most {
         return Err(wrong("its header is not credible"));
     }
     let mut plain = Vec::with_capacity(header.plain as usize);
@@ -27,7 +30,7 @@ pub(crate) fn decode(header: &RecordHeader, frames: &[u8]) -> io::Result<Vec<u8>
         Some(decoder) => decoder.append(&mut plain, frames, length),
         none => none.insert(FrameDecoder::new()?).append(&mut plain, frames, length),
     })?;
-    if header.kind == Kind::Chunk && Digest::of(&plain) != header.digest {
+    if Digest::of(&plain) != header.digest {
         return Err(wrong("its bytes have another digest"));
     }
     Ok(plain)
@@ -48,12 +51,13 @@ pub(crate) fn split(bytes: &Bytes) -> impl Iterator<Item = (RecordHeader, Bytes)
     })
 }
 
-/// Makes a record and appends it to `out`.
-pub(crate) fn append(
-    out: &mut Vec<u8>,
-    kind: Kind,
-    digest: Digest,
-    plain: &[u8],
-) -> io::Result<()> {
-    FrameEncoder::new()?.append(out, kind, digest, plain).map(drop)
+/// Makes a record and appends it to `out`. Its name is the digest of its plain bytes, whatever
+/// other name its kind has in the packs of a server.
+pub(crate) fn append(out: &mut Vec<u8>, kind: Kind, plain: &[u8]) -> io::Result<()> {
+    ENCODER.with_borrow_mut(|encoder| match encoder {
+        Some(encoder) => encoder.append(out, kind, Digest::of(plain), plain).map(drop),
+        none => {
+            none.insert(FrameEncoder::new()?).append(out, kind, Digest::of(plain), plain).map(drop)
+        }
+    })
 }

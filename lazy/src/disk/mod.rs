@@ -18,7 +18,7 @@ mod segment;
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,6 +38,8 @@ const SEGMENTS: u64 = 128;
 const SEGMENT_SIZES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 30;
 /// A disk that failed is left alone for so long.
 const PAUSE: Duration = Duration::from_secs(10);
+/// What other processes did is looked for this often at most: it takes a listing of a directory.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Why a cache cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +57,8 @@ pub struct DiskCache {
     index: RwLock<Index>,
     writer: Mutex<Option<Writer>>,
     failing_until: Mutex<Option<Instant>>,
+    /// When it was last looked for what other processes did.
+    looked: Mutex<Instant>,
     /// Records that were not what their digest says.
     damaged: AtomicU64,
     /// Sets temporary files apart: from those of other processes, also of those that have the same
@@ -86,10 +90,7 @@ impl DiskCache {
     /// Opens the cache in a directory, which is made if need be. It will hold `limit` bytes. Blocks.
     pub fn open(dir: &Path, limit: u64) -> Result<Self, DiskError> {
         let failed = |source| DiskError { path: dir.to_owned(), source };
-        for below in ["segments", "infos", "files"] {
-            let mut builder = fs::DirBuilder::new();
-            builder.recursive(true).mode(0o700).create(dir.join(below)).map_err(failed)?;
-        }
+        make_dirs(dir).map_err(failed)?;
         let segment_size = (limit / SEGMENTS).clamp(*SEGMENT_SIZES.start(), *SEGMENT_SIZES.end());
         let cache = Self {
             dir: dir.to_owned(),
@@ -98,6 +99,7 @@ impl DiskCache {
             index: RwLock::default(),
             writer: Mutex::default(),
             failing_until: Mutex::default(),
+            looked: Mutex::new(Instant::now()),
             damaged: AtomicU64::new(0),
             own: PackId::random().map_err(failed)?,
             count: AtomicU64::new(0),
@@ -127,12 +129,22 @@ impl DiskCache {
         for id in found {
             // One that is gone already, or not begun yet, is nothing to report.
             if let Err(error) = index.look_at(&dir, id)
-                && error.kind() != io::ErrorKind::NotFound
+                && error.kind() != ErrorKind::NotFound
             {
                 tracing::debug!(%error, segment = %id, "a segment of the cache was skipped");
             }
         }
         Ok(())
+    }
+
+    /// Whether it is time to look again, which whoever is told so has to do.
+    pub(crate) fn should_look(&self) -> bool {
+        let mut looked = lock(&self.looked);
+        let due = looked.elapsed() >= LOOK_EVERY;
+        if due {
+            *looked = Instant::now();
+        }
+        due
     }
 
     /// Whether a record seems to be there.
@@ -141,11 +153,7 @@ impl DiskCache {
         index.places.contains_key(&key(kind, digest))
     }
 
-    /// The plain bytes of a record of `expected` bytes, if any number will do. Blocks for the disk and
-    /// to decode.
-    ///
-    /// A chunk is checked against its digest; what other kinds are checked against is not their
-    /// name alone, and left to the caller.
+    /// The plain bytes of a record, checked against its digest. Blocks for the disk and to decode.
     pub fn get(&self, kind: Kind, digest: &Digest) -> Option<Vec<u8>> {
         let (place, records) = {
             let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
@@ -174,7 +182,7 @@ impl DiskCache {
     }
 
     /// A record turned out to be damaged.
-    pub fn forget(&self, kind: Kind, digest: &Digest) {
+    fn forget(&self, kind: Kind, digest: &Digest) {
         self.damaged.fetch_add(1, Ordering::Relaxed);
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         index.places.remove(&key(kind, digest));
@@ -194,7 +202,14 @@ impl DiskCache {
         match self.try_put(records) {
             Ok(true) => self.make_room(),
             Ok(false) => {}
-            Err(error) => self.failed(&error),
+            Err(error) => {
+                // It goes on with another: the file may be gone.
+                drop(lock(&self.writer).take());
+                self.failed(&error);
+                if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
+                    self.give_way();
+                }
+            }
         }
     }
 
@@ -210,8 +225,10 @@ impl DiskCache {
         let (id, full) = (current.id, current.length() >= self.segment_size);
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         index.add(&self.segments_dir(), id, &rows)?;
-        drop(index);
         if full && let Some(writer) = writer.take() {
+            index.seal(id);
+            drop(index);
+            // The next one may be begun meanwhile.
             writer.seal()?;
         }
         Ok(full)
@@ -228,7 +245,14 @@ impl DiskCache {
                 return Ok(writer);
             }
         }
-        Writer::create(&dir)
+        Writer::create(&dir).or_else(|error| {
+            if error.kind() != ErrorKind::NotFound {
+                return Err(error);
+            }
+            // Somebody has removed the cache to save space.
+            make_dirs(&self.dir)?;
+            Writer::create(&dir)
+        })
     }
 
     fn is_failing(&self) -> bool {
@@ -288,6 +312,14 @@ impl Index {
         Ok(())
     }
 
+    /// A segment of ours will not grow any more.
+    fn seal(&mut self, id: PackId) {
+        let slot = self.slots.get(&id).map(|slot| *slot as usize);
+        if let Some(Some(segment)) = slot.and_then(|slot| self.segments.get_mut(slot)) {
+            segment.sealed = true;
+        }
+    }
+
     /// Drops the segments that are not there any more.
     fn forget_others(&mut self, found: &[PackId]) {
         let found: HashSet<&PackId> = found.iter().collect();
@@ -312,6 +344,12 @@ impl Index {
         let segments = self.segments.iter().flatten();
         segments.filter(|segment| !segment.sealed).map(|segment| segment.id).collect()
     }
+}
+
+fn make_dirs(dir: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    ["segments", "infos", "files"].iter().try_for_each(|below| builder.create(dir.join(below)))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
