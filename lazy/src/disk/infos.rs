@@ -11,9 +11,10 @@
 //! ```
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use castore::Digest;
 use nix_compat::store_path::StorePathHash;
@@ -74,7 +75,11 @@ impl DiskCache {
 impl Infos {
     /// What is kept of a path.
     pub(crate) fn get(&self, hash: StorePathHash) -> Option<KeptInfo> {
-        let kept = fs::read_to_string(self.dir.join(hash.to_string())).ok()?;
+        let mut file = fs::File::open(self.dir.join(hash.to_string())).ok()?;
+        let mut kept = String::new();
+        file.read_to_string(&mut kept).ok()?;
+        // Marks it as used.
+        let _ = file.set_modified(SystemTime::now());
         let (line, text) = kept.split_once('\n')?;
         let verified = match line.strip_prefix(VERIFIED) {
             Some(digest) => Some(digest.parse().ok()?),

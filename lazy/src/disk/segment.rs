@@ -7,7 +7,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,9 +66,12 @@ impl Segment {
 
     /// Tells of the records that have come since it was last asked.
     pub fn grown(&mut self) -> io::Result<Vec<Row>> {
+        if self.sealed {
+            return Ok(Vec::new());
+        }
         let file = &self.records.file;
         let length = file.metadata()?.len();
-        if self.sealed || length <= self.known {
+        if length <= self.known {
             return Ok(Vec::new());
         }
         let first_look = self.known == START_LEN as u64;
@@ -171,7 +174,8 @@ impl Writer {
             return Ok(None);
         }
         let rows = segment.grown()?;
-        if segment.sealed {
+        // Whoever made room may have been quicker with the lock.
+        if segment.sealed || segment.records.file.metadata()?.nlink() == 0 {
             return Ok(None);
         }
         // The lock belongs to the open file, which the clone shares.
