@@ -5,6 +5,7 @@
 //! batches of the former, and never takes all connections.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -85,7 +86,15 @@ struct Queue {
 /// A chunk that is being got.
 pub(crate) enum Getting {
     Here(Bytes),
-    Coming(Digest, Shared<oneshot::Receiver<Done>>),
+    Coming(Coming),
+}
+
+pub(crate) struct Coming {
+    digest: Digest,
+    size: u32,
+    pending: Shared<oneshot::Receiver<Done>>,
+    /// Whether it was on its way before.
+    joined: bool,
 }
 
 /// A chunk that is to come.
@@ -145,34 +154,55 @@ impl Fetcher {
             || self.queue().chunks.contains_key(digest)
     }
 
-    /// Begins to get a chunk; [`Fetcher::ask`] goes on with it.
+    /// Whether the chunk seems to be on disk, and is not in memory.
+    pub fn is_on_disk(&self, digest: &Digest) -> bool {
+        self.memory.peek(digest).is_none()
+            && self.disk.as_ref().is_some_and(|disk| disk.has(Kind::Chunk, digest))
+    }
+
+    /// Begins to get a chunk; [`Fetcher::ask`] goes on with it. Blocks for the disk.
     pub fn begin(&self, digest: Digest, size: u32) -> Getting {
         match self.here(&digest) {
             Some(bytes) => Getting::Here(bytes),
-            None => Getting::Coming(digest, self.want(digest, size, true)),
+            None => self.want(digest, size, true),
         }
     }
 
     /// The chunk that is being got.
-    pub async fn finish(&self, getting: Getting) -> Done {
-        let (digest, pending) = match getting {
+    pub async fn finish(self: &Arc<Self>, getting: Getting) -> Done {
+        let coming = match getting {
             Getting::Here(bytes) => return Ok(bytes),
-            Getting::Coming(digest, pending) => (digest, pending),
+            Getting::Coming(coming) => coming,
         };
-        let failed = |why: String| {
-            let what = format!("chunk {digest}");
-            let error = ViewError::Unreachable { what, source_name: self.source_name.clone(), why };
-            tracing::error!("{error}");
-            error
-        };
-        match tokio::time::timeout(self.patience, pending).await {
-            Ok(Ok(done)) => done,
-            Ok(Err(_)) => Err(failed("the mount is ending".to_owned())),
-            Err(_) => {
-                let seconds = self.patience.as_secs();
-                Err(failed(format!("nothing came within {seconds} seconds")))
+        let (digest, size) = (coming.digest, coming.size);
+        let got = async {
+            let first = coming.pending.await;
+            if !coming.joined || matches!(first, Ok(Ok(_))) {
+                return first;
             }
-        }
+            // It was asked for long before, perhaps: whoever comes late has patience of their own.
+            match self.want(digest, size, true) {
+                Getting::Here(bytes) => Ok(Ok(bytes)),
+                Getting::Coming(coming) => {
+                    self.ask();
+                    coming.pending.await
+                }
+            }
+        };
+        let why = match tokio::time::timeout(self.patience, got).await {
+            Ok(Ok(done)) => return done,
+            Ok(Err(_)) => "the mount is ending".to_owned(),
+            Err(_) => format!("nothing came within {} seconds", self.patience.as_secs()),
+        };
+        Err(self.failed(&format!("chunk {digest}: {why}")))
+    }
+
+    /// An error, which is in the log.
+    pub fn failed(&self, why: &str) -> ViewError {
+        let (source_name, why) = (self.source_name.clone(), why.to_owned());
+        let error = ViewError::Unreachable { what: "contents".to_owned(), source_name, why };
+        tracing::error!("{error}");
+        error
     }
 
     /// These chunks are likely to be wanted soon, in this order.
@@ -191,15 +221,21 @@ impl Fetcher {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn want(&self, digest: Digest, size: u32, wanted: bool) -> Shared<oneshot::Receiver<Done>> {
+    fn want(&self, digest: Digest, size: u32, wanted: bool) -> Getting {
         let mut queue = self.queue();
         let Queue { wanted: first, ahead, chunks, .. } = &mut *queue;
         if let Some(chunk) = chunks.get_mut(&digest) {
             if wanted && !chunk.wanted && !chunk.asked {
-                chunk.wanted = true;
                 first.push_back(digest);
             }
-            return chunk.pending.clone();
+            // Also one that is on its way: it may have to be asked for again.
+            chunk.wanted |= wanted;
+            let pending = chunk.pending.clone();
+            return Getting::Coming(Coming { digest, size, pending, joined: true });
+        }
+        // It may have come since it was looked for.
+        if let Some(bytes) = self.memory.get(&digest) {
+            return Getting::Here(bytes);
         }
         let (done, pending) = oneshot::channel();
         let pending = pending.shared();
@@ -211,7 +247,7 @@ impl Fetcher {
         } else {
             ahead.push_back(digest)
         }
-        pending
+        Getting::Coming(Coming { digest, size, pending, joined: false })
     }
 
     /// Asks for what waits, as far as questions are free.
@@ -219,7 +255,11 @@ impl Fetcher {
         while let Some((batch, ahead)) = self.queue().next_batch() {
             let fetcher = self.clone();
             self.runtime.spawn(async move {
-                fetcher.fetch(batch).await;
+                // A question that is lost would be waited for by all who come later.
+                let fetching = AssertUnwindSafe(fetcher.fetch(&batch)).catch_unwind();
+                if fetching.await.is_err() {
+                    fetcher.fail(&batch, &SourceError("it could not be asked".to_owned()));
+                }
                 {
                     let mut queue = fetcher.queue();
                     queue.questions -= 1;
@@ -230,7 +270,11 @@ impl Fetcher {
         }
     }
 
-    async fn fetch(self: &Arc<Self>, batch: Vec<Digest>) {
+    async fn fetch(self: &Arc<Self>, batch: &[Digest]) {
+        let batch = self.look_beside(batch).await;
+        if batch.is_empty() {
+            return;
+        }
         let begun = Instant::now();
         self.counts.questions.fetch_add(1, Ordering::Relaxed);
         let answer = match self.source.read_chunks(&batch).await {
@@ -243,6 +287,26 @@ impl Fetcher {
         if taken.is_err() {
             self.fail(&batch, &SourceError("its answer could not be worked on".to_owned()));
         }
+    }
+
+    /// Takes what another mount has put on disk meanwhile; what is left.
+    async fn look_beside(self: &Arc<Self>, batch: &[Digest]) -> Vec<Digest> {
+        let Some(disk) = self.disk.clone().filter(|disk| disk.should_look()) else {
+            return batch.to_vec();
+        };
+        let (fetcher, all) = (self.clone(), batch.to_vec());
+        let look = move || {
+            if let Err(error) = disk.look_again() {
+                tracing::debug!(%error, "the cache could not be listed");
+            }
+            let missing = |digest: &Digest| {
+                let Some(plain) = fetcher.here(digest) else { return true };
+                fetcher.done(digest, Ok(plain));
+                false
+            };
+            all.into_iter().filter(missing).collect()
+        };
+        tokio::task::spawn_blocking(look).await.unwrap_or_else(|_| batch.to_vec())
     }
 
     fn measure(&self, took: Duration) {

@@ -209,47 +209,74 @@ impl Paths {
         let answer = self.source.sync(question).await;
         let answer = answer.map_err(|error| self.unreachable(&hash.to_string(), &error.0))?;
         let paths = self.clone();
-        let taken = tokio::task::spawn_blocking(move || paths.take(hash, answer)).await;
-        let ours =
-            taken.map_err(|error| self.unreachable(&hash.to_string(), &error.to_string()))?;
-        let Some(ours) = ours else {
-            self.absent.insert(hash, Instant::now());
-            return Ok(None);
+        let worked = tokio::task::spawn_blocking(move || paths.work_on(hash, answer)).await;
+        match worked {
+            Ok(Told::Path(path)) => Ok(Some(path)),
+            Ok(Told::Nar(narinfo, judged)) => self.load_whole(hash, narinfo, judged).await,
+            Ok(Told::Absent) => {
+                self.absent.insert(hash, Instant::now());
+                Ok(None)
+            }
+            Ok(Told::Wrong(error)) => Err(error),
+            Err(error) => Err(self.unreachable(&hash.to_string(), &error.to_string())),
+        }
+    }
+
+    /// Keeps what the source told, and judges what it told of `hash`. Blocks.
+    fn work_on(&self, hash: StorePathHash, answer: Vec<SyncedPath>) -> Told {
+        let Some(ours) = self.take(hash, answer) else { return Told::Absent };
+        let judged = match self.judged(hash, &ours.narinfo) {
+            Ok(judged) => judged,
+            Err(error) => return Told::Wrong(error),
         };
-        let (judged, path) = (self.judged(hash, &ours.narinfo)?, &ours);
-        let name = judged.info.store_path.to_string();
+        // A copy of a cache in files has the narinfos, and trees nowhere.
         let tree = match judged.tree {
-            Some(tree) => tree,
-            None => return self.load_whole(hash, &path.narinfo, &judged).await,
+            Some(tree) if !ours.tree.is_empty() => tree,
+            _ => return Told::Nar(String::from_utf8_lossy(&ours.narinfo).into_owned(), judged),
         };
-        let built = self.build(&judged, tree, &path.tree, &path.lists);
-        let path = built.map_err(|why| self.unreachable(&name, &why))?;
+        match self.build(&judged, tree, &ours.tree, &ours.lists) {
+            Ok(path) => Told::Path(self.hold(hash, path)),
+            Err(why) => Told::Wrong(self.unreachable(&judged.info.store_path.to_string(), &why)),
+        }
+    }
+
+    fn hold(&self, hash: StorePathHash, path: LazyPath) -> Arc<LazyPath> {
+        let path = Arc::new(path);
         self.trees.insert(hash, path.clone());
-        Ok(Some(path))
+        path
     }
 
     /// A path without a tree that anybody vouches for: its NAR is fetched and verified whole.
     async fn load_whole(
         self: &Arc<Self>,
         hash: StorePathHash,
-        narinfo: &[u8],
-        judged: &Judged,
+        narinfo: String,
+        judged: Judged,
     ) -> Found<LazyPath> {
         let name = judged.info.store_path.to_string();
         if let Err(why) = &judged.nar {
             return Err(self.untrusted(&name, &format!("{}, and {why}", judged.why_no_tree)));
         }
-        let text = String::from_utf8_lossy(narinfo);
-        let whole = self.fetch_whole(hash, &text, Arc::new(|_, _| {})).await?;
-        let tree = Digest::of(&whole.tree);
-        let built = self.build(judged, tree, &whole.tree, &whole.lists);
-        let path = built.map_err(|why| self.unreachable(&name, &why))?;
-        if let Some((disk, infos)) = &self.disk {
-            self.keep(disk, &whole.tree, &whole.lists);
-            disk.put_info(infos, hash, &text, Some(tree));
-        }
-        self.trees.insert(hash, path.clone());
-        Ok(Some(path))
+        let whole = self.fetch_whole(hash, &narinfo, Arc::new(|_, _| {})).await?;
+        let paths = self.clone();
+        let work = move || {
+            let tree = Digest::of(&whole.tree);
+            let path = paths.build(&judged, tree, &whole.tree, &whole.lists)?;
+            if let Some((disk, infos)) = &paths.disk {
+                paths.keep(disk, &whole.tree, &whole.lists);
+                disk.put_info(infos, hash, &narinfo, Some(tree));
+                paths.stock(hash);
+            }
+            Ok(paths.hold(hash, path.of_nar()))
+        };
+        let worked = tokio::task::spawn_blocking(work).await;
+        let path = worked.unwrap_or_else(|error| Err(error.to_string()));
+        path.map(Some).map_err(|why| self.unreachable(&name, &why))
+    }
+
+    /// The path's tree is on disk.
+    fn stock(&self, hash: StorePathHash) {
+        self.stocked.lock().unwrap_or_else(PoisonError::into_inner).insert(hash);
     }
 
     async fn fetch_whole(
@@ -298,7 +325,7 @@ impl Paths {
             {
                 self.keep(disk, &path.tree, &path.lists);
                 disk.put_info(infos, its, text, None);
-                self.stocked.lock().unwrap_or_else(PoisonError::into_inner).insert(its);
+                self.stock(its);
             }
             if its == hash {
                 ours = Some(path);
@@ -340,15 +367,19 @@ impl Paths {
         let (disk, infos) = self.disk.as_ref()?;
         let kept = infos.get(hash)?;
         let judged = judge(hash, &kept.text, &self.trust, &self.store_dir).ok()?;
-        let digest = judged.tree.or(kept.verified.filter(|_| judged.nar.is_ok()))?;
+        let verified = kept.verified.filter(|_| judged.nar.is_ok());
+        let digest = verified.or(judged.tree)?;
+        if !disk.has(Kind::Tree, &digest) && disk.should_look() {
+            // Another mount may have brought it.
+            disk.look_again().ok()?;
+        }
         let tree = disk.get(Kind::Tree, &digest)?;
         let decoded = Tree::decode(&tree).ok()?;
         let lists = decoded.lists().map(|(_, list)| disk.get(Kind::ChunkList, list));
         let lists = lists.collect::<Option<Vec<_>>>()?;
         let path = self.build(&judged, digest, &tree, &lists).ok()?;
         self.infos.insert(hash, judged.info.clone());
-        self.trees.insert(hash, path.clone());
-        Some(path)
+        Some(self.hold(hash, if verified.is_some() { path.of_nar() } else { path }))
     }
 
     /// A path from its tree and lists, which have to be what `digest` stands for.
@@ -358,7 +389,7 @@ impl Paths {
         digest: Digest,
         tree: &[u8],
         lists: &[Vec<u8>],
-    ) -> Result<Arc<LazyPath>, String> {
+    ) -> Result<LazyPath, String> {
         if Digest::of(tree) != digest {
             return Err("its tree is not the one that is signed".to_owned());
         }
@@ -374,22 +405,34 @@ impl Paths {
             let list = ChunkList::decode(list).map_err(|error| error.to_string())?;
             decoded.insert(*blob, list.chunks.into());
         }
-        Ok(Arc::new(LazyPath::new(judged.info.clone(), Arc::new(tree), decoded)))
+        Ok(LazyPath::new(judged.info.clone(), Arc::new(tree), decoded))
     }
 
     async fn ask(self: &Arc<Self>, hash: StorePathHash) -> Found<PathInfo> {
-        if let Some((_, infos)) = &self.disk
-            && let Some(kept) = infos.get(hash)
-            && let Ok(judged) = judge(hash, &kept.text, &self.trust, &self.store_dir)
-            && judged.nar.is_ok()
-        {
-            self.infos.insert(hash, judged.info.clone());
-            return Ok(Some(judged.info));
+        let paths = self.clone();
+        let kept = tokio::task::spawn_blocking(move || paths.kept_info(hash)).await;
+        if let Ok(Some(info)) = kept {
+            return Ok(Some(info));
         }
         let hashes = hash.as_bytes().to_vec();
         let question = SyncPaths { hashes, closure: true, trees: false, known: Vec::new() };
         let answer = self.source.sync(question).await;
         let answer = answer.map_err(|error| self.unreachable(&hash.to_string(), &error.0))?;
+        let paths = self.clone();
+        let judged = tokio::task::spawn_blocking(move || paths.judge_all(hash, &answer)).await;
+        judged.unwrap_or_else(|error| Err(self.unreachable(&hash.to_string(), &error.to_string())))
+    }
+
+    fn kept_info(&self, hash: StorePathHash) -> Option<Arc<PathInfo>> {
+        let kept = self.disk.as_ref()?.1.get(hash)?;
+        let judged = judge(hash, &kept.text, &self.trust, &self.store_dir).ok()?;
+        judged.nar.ok()?;
+        self.infos.insert(hash, judged.info.clone());
+        Some(judged.info)
+    }
+
+    /// Holds on to what is known of all paths, and gives what is known of `hash`.
+    fn judge_all(&self, hash: StorePathHash, answer: &[SyncedPath]) -> Found<PathInfo> {
         let mut ours = Ok(None);
         for path in answer.iter().filter(|path| !path.narinfo.is_empty()) {
             let Ok(bytes) = <[u8; 20]>::try_from(&path.hash[..]) else { continue };
@@ -408,6 +451,15 @@ impl Paths {
         }
         ours
     }
+}
+
+/// What a source told of a path.
+enum Told {
+    Path(Arc<LazyPath>),
+    /// No tree that can be used: its NAR has to be fetched.
+    Nar(String, Judged),
+    Absent,
+    Wrong(ViewError),
 }
 
 const ENDING: &str = "the mount is ending";

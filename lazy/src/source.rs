@@ -53,11 +53,6 @@ impl Source {
         matches!(self, Self::Local(_))
     }
 
-    /// Whether chunks come with whole paths only.
-    pub(crate) fn is_whole(&self) -> bool {
-        matches!(self, Self::Nars(_))
-    }
-
     /// Asks for paths. The answer may end early.
     pub(crate) async fn sync(&self, question: SyncPaths) -> Result<Vec<SyncedPath>, SourceError> {
         match self {

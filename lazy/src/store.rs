@@ -1,22 +1,21 @@
 //! A lazy store: a [`View`] on a source.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use castore::tree::ChunkRef;
-use futures_util::future::try_join_all;
 use granary_client::migrate::Trust;
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::{StoreDir, StorePath, StorePathHash};
 use tokio::runtime::Handle;
 
-use crate::disk::DiskCache;
-use crate::fetch::{Fetcher, Getting};
+use crate::chunks::Chunks;
+use crate::disk::{DiskCache, NewFile};
+use crate::fetch::Fetcher;
 use crate::flight::Flights;
 use crate::paths::Paths;
 use crate::profile::Recorder;
@@ -29,6 +28,9 @@ use crate::view::{FileRef, LazyPath, View, ViewError};
 const MEMORY: u64 = 64 * 1024 * 1024;
 /// Files that are put together at once.
 const FILE_STEP: usize = 64;
+
+/// What other processes have thrown out takes its place on disk until it is let go of.
+const LET_GO_EVERY: Duration = Duration::from_secs(30);
 
 /// How a store is to be.
 pub struct Options {
@@ -64,6 +66,7 @@ pub struct LazyStore {
     ahead: ReadAhead,
     recorder: Arc<Recorder>,
     profiles: bool,
+    chunks: Chunks,
     files: Arc<Flights<castore::Digest, Result<Arc<File>, ViewError>>>,
 }
 
@@ -81,9 +84,13 @@ impl LazyStore {
         let Options { trust, store_dir, patience, profiles } = options;
         let paths = Paths::new(source.clone(), store_dir, trust, disk.clone(), recorder.clone());
         let kept = disk.clone().filter(|_| !source.is_local());
-        let fetcher = Fetcher::new(source.clone(), kept, MEMORY, patience, runtime);
+        let fetcher = Fetcher::new(source.clone(), kept, MEMORY, patience, runtime.clone());
+        if let Some(disk) = &disk {
+            runtime.spawn(look_now_and_then(Arc::downgrade(disk)));
+        }
+        let chunks = Chunks::new(fetcher.clone(), paths.clone());
         let (ahead, files) = (ReadAhead::new(), Flights::new());
-        Self { paths, fetcher, source, disk, ahead, recorder, profiles, files }
+        Self { paths, fetcher, source, disk, ahead, recorder, profiles, chunks, files }
     }
 
     /// From now on there are only the paths that there are now. Whether they could be listed.
@@ -178,18 +185,6 @@ impl LazyStore {
         Some(out.slice(from..out.len().min(skip.saturating_add(length))))
     }
 
-    /// Brings chunks back that come with their whole path only, and have been thrown out.
-    async fn see_again(&self, path: &LazyPath, wanted: &[ChunkRef]) -> Result<(), ViewError> {
-        let digests: HashSet<castore::Digest> = wanted.iter().map(|chunk| chunk.digest).collect();
-        let fetcher = self.fetcher.clone();
-        let seen = move |digest: &castore::Digest, plain: &[u8]| {
-            if digests.contains(digest) {
-                fetcher.remember(*digest, Bytes::copy_from_slice(plain));
-            }
-        };
-        self.paths.see_again(path.info.store_path.hash(), Arc::new(seen)).await
-    }
-
     fn unreadable(&self, file: &FileRef, why: &str) -> ViewError {
         let error = ViewError::Unreachable {
             what: format!("file {}", file.digest),
@@ -206,10 +201,11 @@ impl LazyStore {
         file: &FileRef,
         chunks: &[ChunkRef],
         missed: Option<&ChunkRef>,
-        span: (u64, u64),
+        (offset, length): (u64, usize),
     ) {
+        let end = offset.saturating_add(length as u64);
         let size = |chunk: &ChunkRef| (chunk.digest, chunk.size);
-        self.fetcher.ahead(self.ahead.of_file(file, chunks, span.0, span.1).map(size));
+        self.fetcher.ahead(self.ahead.of_file(file, chunks, offset, end).map(size));
         if let Some(missed) = missed {
             let round_trip = self.fetcher.counts().round_trip.load(Ordering::Relaxed);
             self.fetcher.ahead(self.ahead.neighbours(path, &missed.digest, round_trip));
@@ -255,16 +251,15 @@ impl View for LazyStore {
         if wanted.is_empty() {
             return Ok(Bytes::new());
         }
-        let missed = wanted.iter().find(|chunk| !self.fetcher.is_coming(&chunk.digest));
-        if missed.is_some() && self.source.is_whole() {
-            self.see_again(path, wanted).await?;
-        }
-        let begin = |chunk: &ChunkRef| self.fetcher.begin(chunk.digest, chunk.size);
-        let getting: Vec<Getting> = wanted.iter().map(begin).collect();
-        self.touch(path, wanted);
-        self.plan_ahead(path, &file, &chunks, missed, (offset, offset + length as u64));
-        self.fetcher.ask();
-        let plain = try_join_all(getting.into_iter().map(|one| self.fetcher.finish(one))).await?;
+        let plain = if path.is_whole() {
+            self.chunks.get(path, wanted).await?
+        } else {
+            let missed = wanted.iter().find(|chunk| !self.fetcher.is_coming(&chunk.digest));
+            let getting = self.chunks.begin(wanted).await;
+            self.touch(path, wanted);
+            self.plan_ahead(path, &file, &chunks, missed, (offset, length));
+            self.chunks.finish(getting).await?
+        };
         let cut = Self::cut(wanted, plain, start, offset, length);
         cut.ok_or_else(|| self.unreadable(&file, "its chunks are not as long as its list says"))
     }
@@ -278,10 +273,12 @@ impl View for LazyStore {
     ) -> Option<Bytes> {
         let bytes = self.peek(path, file, offset, length)?;
         let chunks = path.chunks(&file)?;
-        let (_, wanted) = Self::covering(&chunks, offset, length);
-        self.touch(path, wanted);
-        self.plan_ahead(path, &file, &chunks, None, (offset, offset + length as u64));
-        self.fetcher.ask();
+        if !path.is_whole() {
+            let (_, wanted) = Self::covering(&chunks, offset, length);
+            self.touch(path, wanted);
+            self.plan_ahead(path, &file, &chunks, None, (offset, length));
+            self.fetcher.ask();
+        }
         Some(bytes)
     }
 
@@ -294,6 +291,9 @@ impl View for LazyStore {
     ) -> Option<Bytes> {
         let chunks = path.chunks(&file)?;
         let (start, wanted) = Self::covering(&chunks, offset, length);
+        let plain: Option<Vec<Bytes>> =
+            wanted.iter().map(|chunk| self.fetcher.here(&chunk.digest)).collect();
+        let plain = plain?;
         if wanted.is_empty() {
             return Some(Bytes::new());
         }
@@ -309,7 +309,7 @@ impl View for LazyStore {
     ) -> Result<Arc<File>, ViewError> {
         let no_disk = || self.unreadable(&file, "whole files need a cache directory");
         let disk = self.disk.clone().ok_or_else(no_disk)?;
-        let (fetcher, path) = (self.fetcher.clone(), path.clone());
+        let (all, path) = (self.chunks.clone(), path.clone());
         let work = move || async move {
             let failed = |error: io::Error| ViewError::Unreachable {
                 what: format!("file {}", file.digest),
@@ -324,24 +324,43 @@ impl View for LazyStore {
             let mut new = disk.new_file(&file.digest).map_err(failed)?;
             let chunks = path.chunks(&file).unwrap_or_default();
             for step in chunks.chunks(FILE_STEP) {
-                let begin = |chunk: &ChunkRef| fetcher.begin(chunk.digest, chunk.size);
-                let getting: Vec<Getting> = step.iter().map(begin).collect();
-                fetcher.ask();
-                let plain = getting.into_iter().map(|one| fetcher.finish(one));
-                for (chunk, plain) in step.iter().zip(try_join_all(plain).await?) {
-                    let mut plain = Vec::from(plain);
-                    let patched = chunk.apply_patches(&mut plain);
-                    patched.map_err(|error| failed(io::Error::other(error)))?;
-                    new.file.write_all(&plain).map_err(failed)?;
-                }
+                let (plain, step) = (all.get(&path, step).await?, step.to_vec());
+                new = blocking(move || write_step(new, &step, plain)).await.map_err(failed)?;
             }
             let length = new.file.metadata().map_err(failed)?.len();
             if length != file.size {
                 return Err(failed(io::Error::other("its chunks do not add up to it")));
             }
-            disk.keep_file(new).map(Arc::new).map_err(failed)
+            blocking(move || disk.keep_file(new)).await.map(Arc::new).map_err(failed)
         };
         let done = self.files.join(file.digest, work).await;
         done.unwrap_or_else(|| Err(self.unreadable(&file, "the mount is ending")))
     }
+}
+
+/// Lets go of what is not in the cache any more, as long as the cache is in use.
+async fn look_now_and_then(disk: Weak<DiskCache>) {
+    loop {
+        tokio::time::sleep(LET_GO_EVERY).await;
+        let Some(disk) = disk.upgrade() else { return };
+        if let Err(error) = blocking(move || disk.look_again()).await {
+            tracing::debug!(%error, "the cache could not be listed");
+        }
+    }
+}
+
+/// Appends chunks to a file.
+fn write_step(mut new: NewFile, chunks: &[ChunkRef], plain: Vec<Bytes>) -> io::Result<NewFile> {
+    for (chunk, plain) in chunks.iter().zip(plain) {
+        let mut plain = Vec::from(plain);
+        chunk.apply_patches(&mut plain).map_err(io::Error::other)?;
+        new.file.write_all(&plain)?;
+    }
+    Ok(new)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }

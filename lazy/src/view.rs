@@ -24,6 +24,8 @@ pub struct LazyPath {
     /// The chunks of files that are more than one.
     lists: HashMap<Digest, Box<[ChunkRef]>>,
     order: OnceLock<Order>,
+    /// Whether it came as a NAR, so that its chunks can be had again in no other way.
+    whole: bool,
 }
 
 impl LazyPath {
@@ -34,7 +36,16 @@ impl LazyPath {
         tree: Arc<Tree>,
         lists: HashMap<Digest, Box<[ChunkRef]>>,
     ) -> Self {
-        Self { info, tree, lists, order: OnceLock::new() }
+        Self { info, tree, lists, order: OnceLock::new(), whole: false }
+    }
+
+    /// The same path, made of a NAR that was verified whole.
+    pub(crate) fn of_nar(self) -> Self {
+        Self { whole: true, ..self }
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole
     }
 
     /// The chunks of a file, in order.

@@ -31,6 +31,7 @@ use castore::{Digest, Kind};
 use crate::record;
 use segment::{HeaderAt, Segment, Writer};
 
+pub(crate) use files::NewFile;
 pub use infos::Infos;
 
 /// A cache is made of about so many segments.
