@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use granary_api::cache::CacheInfo;
 use granary_client::config::{CacheRef, Target};
 use granary_client::http::{Error, RemoteCache, RetryPolicy, Server, ServerOptions, Token};
 use granary_client::migrate::{Secret, Source as BinaryCache};
@@ -26,6 +27,8 @@ use crate::size::parse_size;
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// A connection on which nothing moves for so long is given up.
 const STALL: Duration = Duration::from_secs(20);
+/// Whoever mounts a cache that was mounted before does not wait longer for its server.
+const AWAY: Duration = Duration::from_secs(3);
 /// Attempts are bounded by time alone.
 const ATTEMPTS: u32 = 10_000;
 
@@ -69,9 +72,9 @@ pub struct LazyArgs {
 impl LazyArgs {
     /// Opens the cache.
     pub async fn open(&self, cache: &str) -> Result<LazyStore, Failure> {
-        let (source, trust, store_dir) = self.source(cache).await?;
         let disk = DiskCache::open(&self.cache_dir()?, self.cache_size);
         let disk = disk.context(|| "choose another folder with --cache-dir".to_owned())?;
+        let (source, trust, store_dir) = self.source(cache, &disk).await?;
         let patience = Duration::from_secs(self.timeout);
         let options = Options { trust, store_dir, patience, profiles: !self.no_profiles };
         let runtime = tokio::runtime::Handle::current();
@@ -89,7 +92,11 @@ impl LazyArgs {
             .ok_or_else(|| Failure::new("neither HOME nor XDG_CACHE_HOME is set: use --cache-dir"))
     }
 
-    async fn source(&self, cache: &str) -> Result<(Source, Trust, StoreDir), Failure> {
+    async fn source(
+        &self,
+        cache: &str,
+        disk: &DiskCache,
+    ) -> Result<(Source, Trust, StoreDir), Failure> {
         if self.data.is_some() {
             return self.local(cache);
         }
@@ -104,7 +111,7 @@ impl LazyArgs {
             Err(_) if is_http => return self.binary_cache(cache).await,
             Err(error) => Err(error).context(|| format!("`{cache}`")),
         }?;
-        let info = match remote.info().await {
+        let info = match about(&remote, disk).await {
             Ok(info) => info,
             Err(Error::NotGranary { .. }) if is_http => return self.binary_cache(cache).await,
             Err(error) => return Err(error).context(|| format!("cannot open {}", remote.url())),
@@ -184,6 +191,31 @@ impl LazyArgs {
         let Some(path) = &self.token_file else { return Ok(None) };
         let context = || format!("the token in {}", path.display());
         fs::read_to_string(path).context(context)?.parse().map(Some).context(context)
+    }
+}
+
+/// What the cache is; while its server is away, what it was when it was last there.
+async fn about(remote: &RemoteCache, disk: &DiskCache) -> Result<CacheInfo, Error> {
+    let kept = disk.about(&remote.url());
+    let kept = kept.and_then(|kept| serde_json::from_str::<CacheInfo>(&kept).ok());
+    let asked = match &kept {
+        None => Ok(remote.info().await),
+        Some(_) => tokio::time::timeout(AWAY, remote.info()).await,
+    };
+    match (asked, kept) {
+        (Ok(Ok(info)), _) => {
+            if let Ok(text) = serde_json::to_string(&info) {
+                disk.put_about(&remote.url(), &text);
+            }
+            Ok(info)
+        }
+        (Ok(Err(Error::Unreachable { .. } | Error::Stalled { .. })) | Err(_), Some(kept)) => {
+            tracing::warn!("{} does not answer: what was read before is there", remote.url());
+            Ok(kept)
+        }
+        (Ok(Err(error)), _) => Err(error),
+        // Only what was kept makes it impatient.
+        (Err(_), None) => remote.info().await,
     }
 }
 

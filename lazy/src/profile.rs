@@ -61,6 +61,16 @@ impl Recorder {
         (first && !recording.known.is_empty()).then(|| recording.known.clone())
     }
 
+    /// The server could not be told: it has to be next time.
+    pub fn not_told(&self, news: &[PathProfile]) {
+        let mut paths = self.paths.lock().unwrap_or_else(PoisonError::into_inner);
+        for hash in news.iter().filter_map(|profile| <[u8; 20]>::try_from(&profile.hash[..]).ok()) {
+            if let Some(recording) = paths.get_mut(&StorePathHash::from(hash)) {
+                recording.is_new = true;
+            }
+        }
+    }
+
     /// The profiles that the server has to be told of. What was known and not touched now comes
     /// behind: it was of use to somebody else.
     pub fn news(&self) -> Vec<PathProfile> {
@@ -114,6 +124,9 @@ mod tests {
         recorder.touch(hash, 300);
         let news = recorder.news();
         assert_eq!(decode(&news[0].chunks).unwrap(), [3, 9, 300, 7]);
+        assert!(recorder.news().is_empty());
+        recorder.not_told(&news);
+        assert_eq!(recorder.news(), news, "it is told as soon as it can be");
         assert!(recorder.news().is_empty());
     }
 

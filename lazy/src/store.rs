@@ -109,7 +109,10 @@ impl LazyStore {
         }
         match self.source.send_profiles(&news).await {
             Ok(()) => tracing::debug!(paths = news.len(), "told the cache what was touched"),
-            Err(error) => tracing::debug!(%error, "the cache was not told what was touched"),
+            Err(error) => {
+                self.recorder.not_told(&news);
+                tracing::debug!(%error, "the cache was not told what was touched");
+            }
         }
     }
 

@@ -23,6 +23,8 @@ use super::DiskCache;
 
 const VERIFIED: &str = "verified ";
 const UNVERIFIED: &str = "unverified";
+/// The file that says what the source is; no path has that name.
+const ABOUT: &str = "about";
 
 /// Narinfos from one source.
 pub struct Infos {
@@ -51,19 +53,33 @@ impl DiskCache {
         text: &str,
         verified: Option<Digest>,
     ) {
+        let line = verified.map(|tree| format!("{VERIFIED}{tree}"));
+        let line = line.as_deref().unwrap_or(UNVERIFIED);
+        self.write(infos, &hash.to_string(), &format!("{line}\n{text}"));
+    }
+
+    /// Keeps what a source says of itself, so that it can be mounted while it is away.
+    pub fn put_about(&self, source: &str, text: &str) {
+        self.write(&self.infos(source), ABOUT, text);
+    }
+
+    /// What a source has said of itself when it was last there.
+    pub fn about(&self, source: &str) -> Option<String> {
+        fs::read_to_string(self.infos(source).dir.join(ABOUT)).ok()
+    }
+
+    fn write(&self, infos: &Infos, name: &str, text: &str) {
         if self.is_failing() {
             return;
         }
-        let line = verified.map(|tree| format!("{VERIFIED}{tree}"));
-        let line = line.as_deref().unwrap_or(UNVERIFIED);
         let temporary = infos.dir.join(self.temporary_name());
         let written = (|| -> io::Result<()> {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&infos.dir)?;
             let mut options = fs::OpenOptions::new();
             let mut file =
                 options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-            file.write_all(format!("{line}\n{text}").as_bytes())?;
-            fs::rename(&temporary, infos.dir.join(hash.to_string()))
+            file.write_all(text.as_bytes())?;
+            fs::rename(&temporary, infos.dir.join(name))
         })();
         if let Err(error) = written {
             let _ = fs::remove_file(&temporary);
