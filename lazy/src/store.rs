@@ -294,9 +294,6 @@ impl View for LazyStore {
     ) -> Option<Bytes> {
         let chunks = path.chunks(&file)?;
         let (start, wanted) = Self::covering(&chunks, offset, length);
-        let plain: Option<Vec<Bytes>> =
-            wanted.iter().map(|chunk| self.fetcher.here(&chunk.digest)).collect();
-        let plain = plain?;
         if wanted.is_empty() {
             return Some(Bytes::new());
         }
