@@ -4,9 +4,11 @@ mod clock;
 mod commands;
 mod data_dir;
 mod failure;
+mod foreground;
 mod lazy_cache;
 mod logging;
 mod nix_socket;
+mod nix_version;
 mod output;
 mod progress;
 mod prompt;
@@ -59,6 +61,8 @@ enum Command {
     Umount(commands::umount::Umount),
     /// Answer Nix for a mounted cache, as its daemon would
     Daemon(commands::daemon::Daemon),
+    /// Run a command with a writable store on top of a cache's, and fetch what is read
+    Overlay(commands::overlay::Overlay),
     /// Make, list, change and destroy caches
     #[command(subcommand)]
     Cache(commands::cache::Cache),
@@ -116,6 +120,10 @@ fn main() -> ExitCode {
         Command::Mount(mount) => mount.run(),
         Command::Umount(umount) => umount.run(),
         Command::Daemon(daemon) => daemon.run(),
+        Command::Overlay(overlay) => match overlay.run() {
+            Ok(code) => return code,
+            Err(failure) => Err(failure),
+        },
         Command::Cache(cache) => cache.run(),
         Command::Use(use_cache) => use_cache.run(),
         Command::Unuse(unuse) => unuse.run(),

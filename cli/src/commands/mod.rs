@@ -10,6 +10,7 @@ pub mod man;
 pub mod migrate;
 pub mod mount;
 pub mod nar;
+pub mod overlay;
 pub mod push;
 pub mod queue;
 pub mod serve;

@@ -1,30 +1,16 @@
 //! `granary watch-exec`
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitCode, ExitStatus};
-use std::time::Duration;
+use std::process::{Command, ExitCode, ExitStatus};
 
 use clap::Args;
 use granary_client::config::CacheRef;
 use granary_client::watch::{Ended, Queue, Tally};
-use rustix::process::{Pid, Signal, kill_process};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::sleep;
 
 use crate::failure::{Context, Failure};
-use crate::logging;
 use crate::output::warn;
 use crate::watching::{Signals, Start, Watching, open_queue, runtime};
-
-/// What shells say of a command that is not there, and of one that cannot be run.
-const NOT_FOUND: u8 = 127;
-const CANNOT_RUN: u8 = 126;
-/// What shells add to the number of the signal that ended a command.
-const BY_SIGNAL: i32 = 128;
-/// How often to look whether the command has ended, should SIGCHLD get lost.
-const LOOK: Duration = Duration::from_secs(1);
+use crate::{foreground, logging};
 
 /// Options of `granary watch-exec`.
 #[derive(Args)]
@@ -57,10 +43,14 @@ impl WatchExec {
         let result = runtime.block_on(async {
             let mut signals = Signals::new()?;
             let running = self.watching.start(&self.cache, drain, Some(Start::Afresh)).await?;
-            let status = match execute(&self.command, &mut signals).await? {
-                Ok(status) => status,
+            let Some((program, arguments)) = self.command.split_first() else {
+                return Err(Failure::new("no command is given"));
+            };
+            let child = match foreground::start(Command::new(program).args(arguments)) {
+                Ok(child) => child,
                 Err(code) => return Ok(code),
             };
+            let status = foreground::wait(child, &mut signals, None).await?;
             let ended = tokio::select! {
                 ended = running.finish() => ended,
                 _ = signals.next() => Err(Failure::new("stopped at once")),
@@ -70,54 +60,6 @@ impl WatchExec {
         });
         runtime.shutdown_background();
         result
-    }
-}
-
-/// Runs the command and passes signals on to it. If it cannot be run, says what a shell would.
-async fn execute(
-    words: &[OsString],
-    signals: &mut Signals,
-) -> Result<Result<ExitStatus, ExitCode>, Failure> {
-    let Some((program, arguments)) = words.split_first() else {
-        return Err(Failure::new("no command is given"));
-    };
-    let context = || format!("cannot wait for {}", program.display());
-    let mut ended = signal(SignalKind::child()).context(context)?;
-    let mut hangup = signal(SignalKind::hangup()).context(context)?;
-    let mut child = match Command::new(program).args(arguments).spawn() {
-        Ok(child) => child,
-        Err(error) => {
-            let not_found = error.kind() == io::ErrorKind::NotFound;
-            let code = if not_found { NOT_FOUND } else { CANNOT_RUN };
-            warn(&format!("cannot run {}: {error}", program.display()));
-            return Ok(Err(ExitCode::from(code)));
-        }
-    };
-    // A terminal sends Ctrl-C to everybody.
-    let from_terminal = io::stdin().is_terminal();
-    loop {
-        if let Some(status) = child.try_wait().context(context)? {
-            return Ok(Ok(status));
-        }
-        tokio::select! {
-            _ = ended.recv() => {}
-            () = sleep(LOOK) => {}
-            kind = signals.next() => {
-                if kind == SignalKind::terminate() {
-                    pass_on(&child, Signal::TERM);
-                } else if !from_terminal {
-                    pass_on(&child, Signal::INT);
-                }
-            }
-            _ = hangup.recv() => pass_on(&child, Signal::HUP),
-        }
-    }
-}
-
-/// The child has not been waited for, so its number is still its own.
-fn pass_on(child: &Child, signal: Signal) {
-    if let Err(error) = kill_process(Pid::from_child(child), signal) {
-        tracing::warn!("cannot pass a signal on: {error}");
     }
 }
 
@@ -144,10 +86,8 @@ fn tell(ended: Result<(Ended, Tally), Failure>, queue: &Queue) -> bool {
 }
 
 fn exit_code(status: ExitStatus, pushed: bool) -> ExitCode {
-    let code = status.code().or(status.signal().map(|signal| BY_SIGNAL + signal));
-    match code.and_then(|code| u8::try_from(code).ok()) {
-        Some(0) if !pushed => ExitCode::FAILURE,
-        Some(code) => ExitCode::from(code),
-        None => ExitCode::FAILURE,
+    match status.success() && !pushed {
+        true => ExitCode::FAILURE,
+        false => foreground::exit_code(status),
     }
 }

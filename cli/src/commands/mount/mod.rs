@@ -2,32 +2,24 @@
 
 mod background;
 mod fstab;
+mod shown;
 
 use std::env;
-use std::future::Future;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use granary_fuse::{Mount as Mounted, MountOptions};
-use granary_lazy::LazyStore;
+use granary_fuse::MountOptions;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use fstab::arguments;
+pub use shown::Shown;
 
 use crate::failure::{Context, Failure};
 use crate::lazy_cache::LazyArgs;
-use crate::nix_socket::NixSocket;
 use crate::{logging, sd_notify};
-
-/// What was touched is told this long after the mount began, so that even a short one helps the
-/// next, and then at these intervals.
-const FIRST_PROFILE: Duration = Duration::from_secs(5);
-const PROFILE_EVERY: Duration = Duration::from_secs(60);
-/// At the end nobody waits longer than this for it.
-const LAST_PROFILE: Duration = Duration::from_secs(5);
 
 /// Options of `granary mount`.
 #[derive(Args)]
@@ -73,7 +65,7 @@ pub struct HowToMount {
     fixed: bool,
     /// Answer Nix on this socket, as its daemon would
     #[arg(long, value_name = "SOCKET")]
-    socket: Option<PathBuf>,
+    pub socket: Option<PathBuf>,
 }
 
 impl HowToMount {
@@ -109,24 +101,11 @@ impl Mount {
         Ok(())
     }
 
-    async fn stay(self, runtime: &tokio::runtime::Handle) -> Result<(), Failure> {
-        let store = Arc::new(self.lazy.open(&self.cache).await?);
-        if self.how.fixed {
-            let fixed = store.fix().await.context(|| "cannot list the paths".to_owned())?;
-            if !fixed {
-                return Err(Failure::new("the cache does not list its paths: leave out --fixed"));
-            }
-        }
-        let mounted =
-            Mounted::new(store.clone(), &self.mountpoint, self.how.options(), runtime.clone());
-        let mounted = mounted.context(|| format!("cannot mount {}", self.cache))?;
-        let daemon = match &self.how.socket {
-            Some(socket) => {
-                Some(NixSocket::start(&store, socket, self.how.options().allow_other, runtime)?)
-            }
-            None => None,
-        };
-        tracing::info!("{} is at {}", self.cache, self.mountpoint.display());
+    async fn stay(self, runtime: &Handle) -> Result<(), Failure> {
+        let Self { cache, mountpoint, lazy, how, .. } = &self;
+        let shown =
+            Shown::new(cache, lazy, how, mountpoint, how.socket.as_deref(), runtime).await?;
+        tracing::info!("{cache} is at {}", mountpoint.display());
         // The mount is not to hold on to where it was started from.
         let _ = env::set_current_dir("/");
         sd_notify::notify("READY=1");
@@ -135,34 +114,20 @@ impl Mount {
             let mut out = io::stdout();
             let _ = writeln!(out, "{}", background::READY).and_then(|()| out.flush());
         }
-        let ended = mounted.ended();
-        wait(&store, ended).await?;
+        wait(&shown).await?;
         sd_notify::notify("STOPPING=1");
-        if let Some(daemon) = daemon {
-            daemon.stop().await;
-        }
-        let _ = tokio::time::timeout(LAST_PROFILE, store.send_profiles()).await;
-        let statistics = store.statistics();
-        tracing::info!(
-            chunks = statistics.chunks,
-            bytes = statistics.bytes,
-            questions = statistics.questions,
-            "unmounting {}",
-            self.mountpoint.display()
-        );
-        // What cannot be taken away, because it is in use, goes when it is not any more.
-        drop(mounted);
+        shown.end().await;
         Ok(())
     }
 }
 
 /// Waits for the end of the mount or of the process, telling now and then what was touched.
-async fn wait(store: &LazyStore, ended: impl Future<Output = ()>) -> Result<(), Failure> {
+async fn wait(shown: &Shown) -> Result<(), Failure> {
     let context = || "cannot wait for signals".to_owned();
     let mut term = signal(SignalKind::terminate()).context(context)?;
     let mut hangup = signal(SignalKind::hangup()).context(context)?;
-    let mut ended = std::pin::pin!(ended);
-    let mut pause = FIRST_PROFILE;
+    let mut ended = std::pin::pin!(shown.ended());
+    let mut telling = std::pin::pin!(shown.tell_profiles());
     loop {
         tokio::select! {
             () = &mut ended => return Ok(()),
@@ -170,10 +135,7 @@ async fn wait(store: &LazyStore, ended: impl Future<Output = ()>) -> Result<(), 
             _ = tokio::signal::ctrl_c() => return Ok(()),
             // The terminal it was started from is gone; the mount stays.
             _ = hangup.recv() => {}
-            () = tokio::time::sleep(pause) => {
-                store.send_profiles().await;
-                pause = PROFILE_EVERY;
-            }
+            never = &mut telling => match never {},
         }
     }
 }
