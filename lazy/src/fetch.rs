@@ -37,6 +37,11 @@ const ATTEMPTS: u32 = 3;
 /// Chunks that wait to be fetched ahead; more are not taken on.
 const MAX_AHEAD: usize = 16 * 1024;
 
+/// For how long a chunk that could not be got is not asked for again. The kernel lets those who
+/// want the same page in one by one: each of them would wait as long as the first.
+const FAILED_FOR: Duration = Duration::from_secs(1);
+const FAILURES: usize = 4096;
+
 type Done = Result<Bytes, ViewError>;
 
 pub(crate) struct Fetcher {
@@ -51,6 +56,7 @@ pub(crate) struct Fetcher {
     /// Doors ask from threads of their own.
     runtime: Handle,
     counts: Counts,
+    failures: quick_cache::sync::Cache<Digest, (Instant, ViewError)>,
 }
 
 /// What a fetcher did so far.
@@ -87,6 +93,7 @@ struct Queue {
 pub(crate) enum Getting {
     Here(Bytes),
     Coming(Coming),
+    Failed(ViewError),
 }
 
 pub(crate) struct Coming {
@@ -125,6 +132,7 @@ impl Fetcher {
             patience,
             runtime,
             counts: Counts::default(),
+            failures: quick_cache::sync::Cache::new(FAILURES),
         })
     }
 
@@ -164,7 +172,10 @@ impl Fetcher {
     pub fn begin(&self, digest: Digest, size: u32) -> Getting {
         match self.here(&digest) {
             Some(bytes) => Getting::Here(bytes),
-            None => self.want(digest, size, true),
+            None => match self.failures.get(&digest) {
+                Some((since, error)) if since.elapsed() < FAILED_FOR => Getting::Failed(error),
+                _ => self.want(digest, size, true),
+            },
         }
     }
 
@@ -172,6 +183,7 @@ impl Fetcher {
     pub async fn finish(self: &Arc<Self>, getting: Getting) -> Done {
         let coming = match getting {
             Getting::Here(bytes) => return Ok(bytes),
+            Getting::Failed(error) => return Err(error),
             Getting::Coming(coming) => coming,
         };
         let (digest, size) = (coming.digest, coming.size);
@@ -183,18 +195,25 @@ impl Fetcher {
             // It was asked for long before, perhaps: whoever comes late has patience of their own.
             match self.want(digest, size, true) {
                 Getting::Here(bytes) => Ok(Ok(bytes)),
+                Getting::Failed(error) => Ok(Err(error)),
                 Getting::Coming(coming) => {
                     self.ask();
                     coming.pending.await
                 }
             }
         };
-        let why = match tokio::time::timeout(self.patience, got).await {
-            Ok(Ok(done)) => return done,
-            Ok(Err(_)) => "the mount is ending".to_owned(),
-            Err(_) => format!("nothing came within {} seconds", self.patience.as_secs()),
+        let done = match tokio::time::timeout(self.patience, got).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(_)) => Err(self.failed(&format!("chunk {digest}: the mount is ending"))),
+            Err(_) => {
+                let seconds = self.patience.as_secs();
+                Err(self.failed(&format!("chunk {digest}: nothing came within {seconds} seconds")))
+            }
         };
-        Err(self.failed(&format!("chunk {digest}: {why}")))
+        if let Err(error) = &done {
+            self.failures.insert(digest, (Instant::now(), error.clone()));
+        }
+        done
     }
 
     /// An error, which is in the log.

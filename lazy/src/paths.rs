@@ -30,6 +30,10 @@ const INFOS: u64 = 64 * 1024 * 1024;
 /// For how long a path is not asked for again that was not there.
 const ABSENT_FOR: Duration = Duration::from_secs(5);
 const ABSENT: usize = 64 * 1024;
+/// For how long one is not asked for again that could not be got. The kernel lets those who look
+/// up the same name in one by one: each of them would wait as long as the first.
+const FAILED_FOR: Duration = Duration::from_secs(1);
+const FAILURES: usize = 4096;
 /// Paths that the source is told are known. Those beyond come along once more.
 const MAX_KNOWN: usize = 4096;
 /// Paths that are listed; a cache with more answers by name alone.
@@ -50,6 +54,7 @@ pub(crate) struct Paths {
     trees: quick_cache::sync::Cache<StorePathHash, Arc<LazyPath>, TreeWeight>,
     infos: quick_cache::sync::Cache<StorePathHash, Arc<PathInfo>, InfoWeight>,
     absent: quick_cache::sync::Cache<StorePathHash, Instant>,
+    failures: quick_cache::sync::Cache<StorePathHash, (Instant, ViewError)>,
     /// Paths whose trees are on disk.
     stocked: Mutex<HashSet<StorePathHash>>,
     loading: Arc<Flights<StorePathHash, Found<LazyPath>>>,
@@ -101,6 +106,7 @@ impl Paths {
             trees: quick_cache::sync::Cache::with_weighter(4096, TREES, TreeWeight),
             infos: quick_cache::sync::Cache::with_weighter(100_000, INFOS, InfoWeight),
             absent: quick_cache::sync::Cache::new(ABSENT),
+            failures: quick_cache::sync::Cache::new(FAILURES),
             stocked: Mutex::new(stocked.into_iter().collect()),
             loading: Flights::new(),
             asking: Flights::new(),
@@ -161,9 +167,18 @@ impl Paths {
         if let Some(known) = self.tree_now(hash) {
             return Ok(known);
         }
+        if let Some((since, error)) = self.failures.get(&hash)
+            && since.elapsed() < FAILED_FOR
+        {
+            return Err(error);
+        }
         let paths = self.clone();
         let found = self.loading.join(hash, || async move { paths.load(hash).await }).await;
-        found.unwrap_or_else(|| Err(self.unreachable(&hash.to_string(), ENDING)))
+        let found = found.unwrap_or_else(|| Err(self.unreachable(&hash.to_string(), ENDING)));
+        if let Err(error @ ViewError::Unreachable { .. }) = &found {
+            self.failures.insert(hash, (Instant::now(), error.clone()));
+        }
+        found
     }
 
     /// What is known of a path.
