@@ -119,7 +119,8 @@ impl Home {
         said(&command.output().expect("nix runs"), &["--add", what]).trim().to_owned()
     }
 
-    fn command(&self, program: &Path, arguments: &[&str]) -> Command {
+    /// A program with the home's environment and nothing of this machine's.
+    pub fn command(&self, program: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command
             .args(arguments)
