@@ -184,7 +184,7 @@ impl LazyArgs {
         let source = BinaryCache::open(url, secret, retry).await;
         let source = source.context(|| format!("cannot open {url}"))?;
         let store_dir = source.store_dir().clone();
-        Ok((Source::Nars(Nars::new(source, url.to_owned())), trust, store_dir))
+        Ok((Source::Nars(Box::new(Nars::new(source, url.to_owned()))), trust, store_dir))
     }
 
     fn token(&self) -> Result<Option<Token>, Failure> {

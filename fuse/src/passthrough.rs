@@ -52,8 +52,8 @@ impl Opened {
         None
     }
 
-    /// Opens a file by what backs it, unless somebody was faster.
-    fn begin(&self, ino: u64, file: &File, reply: ReplyOpen) {
+    /// Opens a file by what backs it, if anything does, unless somebody was faster.
+    fn begin(&self, ino: u64, file: Option<&File>, reply: ReplyOpen) {
         let mut files = self.files();
         if let Some(open) = files.get_mut(&ino) {
             open.opens += 1;
@@ -61,12 +61,13 @@ impl Opened {
             drop(files);
             return opened(reply, backing);
         }
-        let backing = match reply.open_backing(file) {
-            Ok(backing) => Some(Arc::new(backing)),
-            Err(error) => {
+        let backing = match file.map(|file| reply.open_backing(file)) {
+            Some(Ok(backing)) => Some(Arc::new(backing)),
+            Some(Err(error)) => {
                 not_backed(&error);
                 None
             }
+            None => None,
         };
         files.insert(ino, Open { backing: backing.clone(), opens: 1 });
         drop(files);
@@ -123,7 +124,8 @@ impl<V: View> Server<V> {
         self.runtime.spawn(async move {
             let plain: Result<Arc<File>, ViewError> = server.view.materialise(&path, file).await;
             match plain {
-                Ok(plain) => server.opened.begin(ino, &plain, reply),
+                Ok(plain) => server.opened.begin(ino, Some(&plain), reply),
+                Err(ViewError::NoRoom { .. }) => server.opened.begin(ino, None, reply),
                 Err(error) => reply.error(errno(&error)),
             }
         });

@@ -4,6 +4,7 @@
 //! once. What is kept of the closure is judged when it is needed.
 
 use std::collections::{HashMap, HashSet};
+use std::future::Future;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,11 +15,11 @@ use granary_client::migrate::Trust;
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::{StoreDir, StorePath, StorePathHash};
 
-use crate::disk::{DiskCache, Infos};
+use crate::disk::{DiskCache, Infos, Verified};
 use crate::flight::Flights;
 use crate::profile::Recorder;
 use crate::record;
-use crate::source::{Keep, Source, Whole};
+use crate::source::{Keep, Seen, Source, SourceError, Whole};
 use crate::trust::{Judged, judge};
 use crate::{LazyPath, ViewError};
 
@@ -51,6 +52,8 @@ pub(crate) struct Paths {
     trust: Trust,
     disk: Option<(Arc<DiskCache>, Infos)>,
     recorder: Arc<Recorder>,
+    /// After how long a source that says nothing is given up.
+    patience: Duration,
     trees: quick_cache::sync::Cache<StorePathHash, Arc<LazyPath>, TreeWeight>,
     infos: quick_cache::sync::Cache<StorePathHash, Arc<PathInfo>, InfoWeight>,
     absent: quick_cache::sync::Cache<StorePathHash, Instant>,
@@ -69,7 +72,7 @@ struct TreeWeight;
 
 impl quick_cache::Weighter<StorePathHash, Arc<LazyPath>> for TreeWeight {
     fn weight(&self, _: &StorePathHash, path: &Arc<LazyPath>) -> u64 {
-        1024 + path.tree.weight() as u64
+        1024 + path.weight()
     }
 }
 
@@ -89,6 +92,7 @@ impl Paths {
         trust: Trust,
         disk: Option<Arc<DiskCache>>,
         recorder: Arc<Recorder>,
+        patience: Duration,
     ) -> Arc<Self> {
         let source_name = source.name();
         let disk = disk.map(|disk| {
@@ -103,6 +107,7 @@ impl Paths {
             trust,
             disk,
             recorder,
+            patience,
             trees: quick_cache::sync::Cache::with_weighter(4096, TREES, TreeWeight),
             infos: quick_cache::sync::Cache::with_weighter(100_000, INFOS, InfoWeight),
             absent: quick_cache::sync::Cache::new(ABSENT),
@@ -140,7 +145,7 @@ impl Paths {
                 return Ok(listing.clone());
             }
         }
-        let listed = self.source.paths(MAX_LISTED).await;
+        let listed = self.in_time(self.source.paths(MAX_LISTED)).await;
         let listed = listed.map_err(|error| self.unreachable("the list of paths", &error.0))?;
         let listed = listed.map(Arc::new);
         let mut listing = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -194,6 +199,15 @@ impl Paths {
         found.unwrap_or_else(|| Err(self.unreachable(&hash.to_string(), ENDING)))
     }
 
+    /// Whoever looks something up cannot be killed while it waits.
+    async fn in_time<T>(
+        &self,
+        answer: impl Future<Output = Result<T, SourceError>>,
+    ) -> Result<T, SourceError> {
+        let late = || SourceError(format!("no answer within {} s", self.patience.as_secs()));
+        tokio::time::timeout(self.patience, answer).await.unwrap_or_else(|_| Err(late()))
+    }
+
     fn unreachable(&self, what: &str, why: &str) -> ViewError {
         let error = ViewError::Unreachable {
             what: what.to_owned(),
@@ -206,8 +220,7 @@ impl Paths {
 
     fn untrusted(&self, path: &str, why: &str) -> ViewError {
         let error = ViewError::Untrusted { path: path.to_owned(), why: why.to_owned() };
-        let hint = "name the cache's public key with --public-key if it is to be trusted";
-        tracing::error!(cache = %self.source_name, hint, "{error}");
+        tracing::error!(cache = %self.source_name, "{error}");
         error
     }
 
@@ -221,7 +234,7 @@ impl Paths {
         let known = if closure { self.known(hash) } else { Vec::new() };
         let hashes = hash.as_bytes().to_vec();
         let question = SyncPaths { hashes, closure, trees: true, known };
-        let answer = self.source.sync(question).await;
+        let answer = self.in_time(self.source.sync(question)).await;
         let answer = answer.map_err(|error| self.unreachable(&hash.to_string(), &error.0))?;
         let paths = self.clone();
         let worked = tokio::task::spawn_blocking(move || paths.work_on(hash, answer)).await;
@@ -269,7 +282,9 @@ impl Paths {
         judged: Judged,
     ) -> Found<LazyPath> {
         let name = judged.info.store_path.to_string();
-        if let Err(why) = &judged.nar {
+        if let Err(why) = &judged.nar
+            && !judged.by_contents
+        {
             return Err(self.untrusted(&name, &format!("{}, and {why}", judged.why_no_tree)));
         }
         let whole = self.fetch_whole(hash, &narinfo, Arc::new(|_, _| {})).await?;
@@ -279,14 +294,24 @@ impl Paths {
             let path = paths.build(&judged, tree, &whole.tree, &whole.lists)?;
             if let Some((disk, infos)) = &paths.disk {
                 paths.keep(disk, &whole.tree, &whole.lists);
-                disk.put_info(infos, hash, &narinfo, Some(tree));
+                disk.put_info(infos, hash, &narinfo, Some(paths.verified(tree)));
                 paths.stock(hash);
             }
+            // Its contents were what its name wants.
+            paths.infos.insert(hash, judged.info.clone());
             Ok(paths.hold(hash, path.of_nar()))
         };
         let worked = tokio::task::spawn_blocking(work).await;
         let path = worked.unwrap_or_else(|error| Err(error.to_string()));
         path.map(Some).map_err(|why| self.unreachable(&name, &why))
+    }
+
+    /// How a tree was verified: that everything is believed now is no reason to believe it later.
+    fn verified(&self, tree: Digest) -> Verified {
+        match self.trust {
+            Trust::Keys(_) => Verified::Proven(tree),
+            Trust::Everything => Verified::Believed(tree),
+        }
     }
 
     /// The path's tree is on disk.
@@ -298,7 +323,7 @@ impl Paths {
         &self,
         hash: StorePathHash,
         narinfo: &str,
-        seen: Arc<dyn Fn(&Digest, &[u8]) + Send + Sync>,
+        seen: Seen,
     ) -> Result<Whole, ViewError> {
         let keep = Keep { disk: self.disk.as_ref().map(|(disk, _)| disk.clone()), seen };
         let whole = self.source.whole(hash, narinfo, &self.trust, keep).await;
@@ -306,11 +331,7 @@ impl Paths {
     }
 
     /// Fetches a path's NAR once more, for chunks that are not on disk any more.
-    pub async fn see_again(
-        &self,
-        hash: StorePathHash,
-        seen: Arc<dyn Fn(&Digest, &[u8]) + Send + Sync>,
-    ) -> Result<(), ViewError> {
+    pub async fn see_again(&self, hash: StorePathHash, seen: Seen) -> Result<(), ViewError> {
         let question = SyncPaths { hashes: hash.as_bytes().to_vec(), ..SyncPaths::default() };
         let answer = self.source.sync(question).await;
         let answer = answer.map_err(|error| self.unreachable(&hash.to_string(), &error.0))?;
@@ -382,7 +403,11 @@ impl Paths {
         let (disk, infos) = self.disk.as_ref()?;
         let kept = infos.get(hash)?;
         let judged = judge(hash, &kept.text, &self.trust, &self.store_dir).ok()?;
-        let verified = kept.verified.filter(|_| judged.nar.is_ok());
+        let verified = match kept.verified {
+            Some(Verified::Proven(tree)) if judged.nar.is_ok() || judged.by_contents => Some(tree),
+            Some(Verified::Believed(tree)) if matches!(self.trust, Trust::Everything) => Some(tree),
+            _ => None,
+        };
         let digest = verified.or(judged.tree)?;
         if !disk.has(Kind::Tree, &digest) && disk.should_look() {
             // Another mount may have brought it.
@@ -431,11 +456,17 @@ impl Paths {
         }
         let hashes = hash.as_bytes().to_vec();
         let question = SyncPaths { hashes, closure: true, trees: false, known: Vec::new() };
-        let answer = self.source.sync(question).await;
+        let answer = self.in_time(self.source.sync(question)).await;
         let answer = answer.map_err(|error| self.unreachable(&hash.to_string(), &error.0))?;
         let paths = self.clone();
         let judged = tokio::task::spawn_blocking(move || paths.judge_all(hash, &answer)).await;
-        judged.unwrap_or_else(|error| Err(self.unreachable(&hash.to_string(), &error.to_string())))
+        let judged = judged
+            .unwrap_or_else(|error| Err(self.unreachable(&hash.to_string(), &error.to_string())));
+        match judged? {
+            Asked::Info(info) => Ok(Some(info)),
+            Asked::Contents => Ok(self.tree(hash).await?.map(|path| path.info.clone())),
+            Asked::Absent => Ok(None),
+        }
     }
 
     fn kept_info(&self, hash: StorePathHash) -> Option<Arc<PathInfo>> {
@@ -447,8 +478,8 @@ impl Paths {
     }
 
     /// Holds on to what is known of all paths, and gives what is known of `hash`.
-    fn judge_all(&self, hash: StorePathHash, answer: &[SyncedPath]) -> Found<PathInfo> {
-        let mut ours = Ok(None);
+    fn judge_all(&self, hash: StorePathHash, answer: &[SyncedPath]) -> Result<Asked, ViewError> {
+        let mut ours = Ok(Asked::Absent);
         for path in answer.iter().filter(|path| !path.narinfo.is_empty()) {
             let Ok(bytes) = <[u8; 20]>::try_from(&path.hash[..]) else { continue };
             let its = StorePathHash::from(bytes);
@@ -457,15 +488,24 @@ impl Paths {
                 continue;
             }
             ours = judged.and_then(|judged| match judged.nar {
-                Ok(()) => Ok(Some(judged.info)),
+                Ok(()) => Ok(Asked::Info(judged.info)),
+                Err(_) if judged.by_contents => Ok(Asked::Contents),
                 Err(why) => Err(self.untrusted(&judged.info.store_path.to_string(), &why)),
             });
         }
-        if matches!(ours, Ok(None)) {
+        if matches!(ours, Ok(Asked::Absent)) {
             self.absent.insert(hash, Instant::now());
         }
         ours
     }
+}
+
+/// What a source said of a path that was asked about.
+enum Asked {
+    Info(Arc<PathInfo>),
+    /// It is to be believed if its contents are right.
+    Contents,
+    Absent,
 }
 
 /// What a source told of a path.
@@ -477,4 +517,4 @@ enum Told {
     Wrong(ViewError),
 }
 
-const ENDING: &str = "the mount is ending";
+const ENDING: &str = "it failed within, or the mount is ending";

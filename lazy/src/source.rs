@@ -35,7 +35,7 @@ pub enum Source {
     /// A cache of the Granary in a directory of this machine.
     Local(Local),
     /// Any binary cache.
-    Nars(Nars),
+    Nars(Box<Nars>),
 }
 
 impl Source {
@@ -143,10 +143,13 @@ impl Source {
     }
 }
 
+/// Is shown chunks, by digest and plain bytes.
+pub(crate) type Seen = Arc<dyn Fn(&castore::Digest, &[u8]) + Send + Sync>;
+
 /// What becomes of the chunks of a NAR.
 #[derive(Clone)]
 pub(crate) struct Keep {
     pub disk: Option<Arc<DiskCache>>,
     /// Is shown each of them.
-    pub seen: Arc<dyn Fn(&castore::Digest, &[u8]) + Send + Sync>,
+    pub seen: Seen,
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use castore::tree::ChunkRef;
+use granary_api::sync::PathProfile;
 use granary_client::migrate::Trust;
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::{StoreDir, StorePath, StorePathHash};
@@ -82,7 +83,8 @@ impl LazyStore {
         let source = Arc::new(source);
         let recorder = Arc::new(Recorder::default());
         let Options { trust, store_dir, patience, profiles } = options;
-        let paths = Paths::new(source.clone(), store_dir, trust, disk.clone(), recorder.clone());
+        let paths =
+            Paths::new(source.clone(), store_dir, trust, disk.clone(), recorder.clone(), patience);
         let kept = disk.clone().filter(|_| !source.is_local());
         let fetcher = Fetcher::new(source.clone(), kept, MEMORY, patience, runtime.clone());
         if let Some(disk) = &disk {
@@ -107,12 +109,13 @@ impl LazyStore {
         if news.is_empty() {
             return;
         }
+        let mut telling = Telling { recorder: &self.recorder, news: &news, told: false };
         match self.source.send_profiles(&news).await {
-            Ok(()) => tracing::debug!(paths = news.len(), "told the cache what was touched"),
-            Err(error) => {
-                self.recorder.not_told(&news);
-                tracing::debug!(%error, "the cache was not told what was touched");
+            Ok(()) => {
+                telling.told = true;
+                tracing::debug!(paths = news.len(), "told the cache what was touched");
             }
+            Err(error) => tracing::debug!(%error, "the cache was not told what was touched"),
         }
     }
 
@@ -128,7 +131,7 @@ impl LazyStore {
     }
 
     /// The chunks of a file that hold `offset..offset + length`, and where the first begins.
-    fn covering<'c>(chunks: &'c [ChunkRef], offset: u64, length: usize) -> (u64, &'c [ChunkRef]) {
+    fn covering(chunks: &[ChunkRef], offset: u64, length: usize) -> (u64, &[ChunkRef]) {
         let end = offset.saturating_add(length as u64);
         let (mut at, mut first, mut start, mut last) = (0u64, chunks.len(), 0, 0);
         for (number, chunk) in chunks.iter().enumerate() {
@@ -212,6 +215,21 @@ impl LazyStore {
         if let Some(missed) = missed {
             let round_trip = self.fetcher.counts().round_trip.load(Ordering::Relaxed);
             self.fetcher.ahead(self.ahead.neighbours(path, &missed.digest, round_trip));
+        }
+    }
+}
+
+/// Remembers that the source still has to be told, also when nobody waits for it any more.
+struct Telling<'a> {
+    recorder: &'a Recorder,
+    news: &'a [PathProfile],
+    told: bool,
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        if !self.told {
+            self.recorder.not_told(self.news);
         }
     }
 }
@@ -311,10 +329,13 @@ impl View for LazyStore {
         let disk = self.disk.clone().ok_or_else(no_disk)?;
         let (all, path) = (self.chunks.clone(), path.clone());
         let work = move || async move {
-            let failed = |error: io::Error| ViewError::Unreachable {
-                what: format!("file {}", file.digest),
-                source_name: "the cache directory".to_owned(),
-                why: error.to_string(),
+            let cache = disk.clone();
+            let failed = |error: io::Error| {
+                cache.give_way();
+                let what = format!("file {} of {}", file.digest, path.info.store_path);
+                let error = ViewError::NoRoom { what, why: error.to_string() };
+                tracing::warn!("{error}");
+                error
             };
             let kept = disk.clone();
             let kept = tokio::task::spawn_blocking(move || kept.whole_file(&file.digest)).await;

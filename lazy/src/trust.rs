@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use castore::Digest;
 use granary_api::sync::{SIGNATURE_FIELD, TREE_FIELD, root_fingerprint};
-use granary_client::migrate::Trust;
+use granary_client::migrate::{Proof, Trust};
 use nix_compat::narinfo::NarInfo;
 use nix_compat::path_info::PathInfo;
 use nix_compat::signature::Signature;
@@ -19,6 +19,9 @@ pub(crate) struct Judged {
     pub why_no_tree: &'static str,
     /// Whether somebody who is trusted vouches for the NAR hash and the references.
     pub nar: Result<(), String>,
+    /// Whether the path's name vouches for its contents, which have to be seen for that. Until then
+    /// nothing that the narinfo says counts.
+    pub by_contents: bool,
 }
 
 /// Reads a narinfo. An error says what is wrong with it.
@@ -36,8 +39,13 @@ pub(crate) fn judge(
         Ok(tree) => (Some(tree), ""),
         Err(why) => (None, why),
     };
-    let nar = if tree.is_some() { Ok(()) } else { trust.judge(&narinfo, store_dir).map(drop) };
-    Ok(Judged { info: Arc::new(path_info(&narinfo)), tree, why_no_tree, nar })
+    let proof = if tree.is_some() { Ok(Proof::Given) } else { trust.judge(&narinfo, store_dir) };
+    let by_contents = matches!(proof, Ok(Proof::File(_)));
+    let nar = proof.and_then(|proof| match proof {
+        Proof::Given => Ok(()),
+        Proof::File(_) => Err("only its contents prove it".to_owned()),
+    });
+    Ok(Judged { info: Arc::new(path_info(&narinfo)), tree, why_no_tree, nar, by_contents })
 }
 
 fn vouched_tree(
@@ -80,7 +88,7 @@ fn path_info(narinfo: &NarInfo<'_>) -> PathInfo {
         deriver: narinfo.deriver.clone(),
         signatures,
         odd_signatures: Vec::new(),
-        ca: narinfo.ca.clone(),
+        ca: narinfo.ca,
         ultimate: false,
         registration_time: 1,
     }

@@ -61,6 +61,13 @@ impl LazyPath {
         whole.then(|| Cow::Owned(vec![ChunkRef { digest, size, patches: Vec::new() }]))
     }
 
+    /// What it takes in memory, in encoded bytes of trees: chunks weigh about a third of what they and
+    /// their numbers take.
+    pub(crate) fn weight(&self) -> u64 {
+        let chunks: usize = self.lists.values().map(|list| list.len()).sum();
+        self.tree.weight() as u64 + 64 * chunks as u64
+    }
+
     /// The path's chunks in the order of its NAR.
     pub(crate) fn order(&self) -> &Order {
         self.order.get_or_init(|| Order::of(self))
@@ -87,6 +94,14 @@ pub enum ViewError {
         /// The path.
         path: String,
         /// What is missing or wrong.
+        why: String,
+    },
+    /// A whole file cannot be kept on this machine's disk; its contents can still be read.
+    #[error("{what} cannot be kept whole in the cache directory: {why}")]
+    NoRoom {
+        /// What was to be kept.
+        what: String,
+        /// What happened.
         why: String,
     },
     /// The source did not answer in time, or not with what was asked for.

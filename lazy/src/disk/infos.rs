@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! verified <digest of the tree, hex>
+//! believed <digest of the tree, hex>      by a mount that checked no signatures
 //! unverified
 //! ```
 
@@ -22,6 +23,7 @@ use nix_compat::store_path::StorePathHash;
 use super::DiskCache;
 
 const VERIFIED: &str = "verified ";
+const BELIEVED: &str = "believed ";
 const UNVERIFIED: &str = "unverified";
 /// The file that says what the source is; no path has that name.
 const ABOUT: &str = "about";
@@ -35,7 +37,16 @@ pub struct Infos {
 pub(crate) struct KeptInfo {
     pub text: String,
     /// The tree that its NAR was found to make.
-    pub verified: Option<Digest>,
+    pub verified: Option<Verified>,
+}
+
+/// A tree of which the NAR was read whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verified {
+    /// A signature or the path's name vouched for it.
+    Proven(Digest),
+    /// The source's word was taken.
+    Believed(Digest),
 }
 
 impl DiskCache {
@@ -51,10 +62,13 @@ impl DiskCache {
         infos: &Infos,
         hash: StorePathHash,
         text: &str,
-        verified: Option<Digest>,
+        verified: Option<Verified>,
     ) {
-        let line = verified.map(|tree| format!("{VERIFIED}{tree}"));
-        let line = line.as_deref().unwrap_or(UNVERIFIED);
+        let line = match verified {
+            Some(Verified::Proven(tree)) => format!("{VERIFIED}{tree}"),
+            Some(Verified::Believed(tree)) => format!("{BELIEVED}{tree}"),
+            None => UNVERIFIED.to_owned(),
+        };
         self.write(infos, &hash.to_string(), &format!("{line}\n{text}"));
     }
 
@@ -97,10 +111,14 @@ impl Infos {
         // Marks it as used.
         let _ = file.set_modified(SystemTime::now());
         let (line, text) = kept.split_once('\n')?;
-        let verified = match line.strip_prefix(VERIFIED) {
-            Some(digest) => Some(digest.parse().ok()?),
-            None if line == UNVERIFIED => None,
-            None => return None,
+        let verified = if let Some(digest) = line.strip_prefix(VERIFIED) {
+            Some(Verified::Proven(digest.parse().ok()?))
+        } else if let Some(digest) = line.strip_prefix(BELIEVED) {
+            Some(Verified::Believed(digest.parse().ok()?))
+        } else if line == UNVERIFIED {
+            None
+        } else {
+            return None;
         };
         Some(KeptInfo { text: text.to_owned(), verified })
     }
@@ -131,9 +149,9 @@ mod tests {
             let kept = infos.get(hash).unwrap();
             assert_eq!((kept.text, kept.verified), (forged, None));
         }
-        disk.put_info(&infos, hash, "StorePath: x\n", Some(tree));
+        disk.put_info(&infos, hash, "StorePath: x\n", Some(Verified::Proven(tree)));
         let kept = infos.get(hash).unwrap();
-        assert_eq!((&*kept.text, kept.verified), ("StorePath: x\n", Some(tree)));
+        assert_eq!((&*kept.text, kept.verified), ("StorePath: x\n", Some(Verified::Proven(tree))));
         assert_eq!(infos.all(), [hash]);
     }
 

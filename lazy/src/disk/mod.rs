@@ -19,7 +19,7 @@ mod segment;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
@@ -33,6 +33,7 @@ use segment::{HeaderAt, Segment, Writer};
 
 pub(crate) use files::NewFile;
 pub use infos::Infos;
+pub(crate) use infos::Verified;
 
 /// A cache is made of about so many segments.
 const SEGMENTS: u64 = 128;
@@ -92,6 +93,9 @@ impl DiskCache {
     pub fn open(dir: &Path, limit: u64) -> Result<Self, DiskError> {
         let failed = |source| DiskError { path: dir.to_owned(), source };
         make_dirs(dir).map_err(failed)?;
+        for below in ["", "segments", "infos", "files"] {
+            check_owner(&dir.join(below)).map_err(failed)?;
+        }
         let segment_size = (limit / SEGMENTS).clamp(*SEGMENT_SIZES.start(), *SEGMENT_SIZES.end());
         let cache = Self {
             dir: dir.to_owned(),
@@ -351,6 +355,17 @@ fn make_dirs(dir: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
     ["segments", "infos", "files"].iter().try_for_each(|below| builder.create(dir.join(below)))
+}
+
+/// What lies in the cache is taken from ourselves, so nobody else may put anything there.
+fn check_owner(dir: &Path) -> io::Result<()> {
+    let meta = fs::symlink_metadata(dir)?;
+    let ours = meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw();
+    if ours && meta.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    let why = format!("{} belongs to others, or others may write to it", dir.display());
+    Err(io::Error::new(ErrorKind::PermissionDenied, why))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -40,7 +40,7 @@ impl DiskCache {
 
     /// The disk is full before the cache is: throws out a little, so that what is used now finds room.
     /// Blocks.
-    pub(super) fn give_way(&self) {
+    pub(crate) fn give_way(&self) {
         self.throw_out(|total| total.saturating_sub(1).min(self.limit));
     }
 
@@ -58,7 +58,12 @@ impl DiskCache {
     /// Throws out until what is there, in all, is within what `bound` says.
     fn try_throw_out(&self, bound: impl FnOnce(u64) -> u64) -> io::Result<()> {
         let mut options = File::options();
-        let guard = options.write(true).create(true).truncate(false).open(self.dir.join("lock"))?;
+        let guard = options
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(self.dir.join("lock"))?;
         if flock(&guard, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Ok(());
         }

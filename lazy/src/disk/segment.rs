@@ -224,7 +224,10 @@ impl Writer {
 
 /// Removes a segment, unless somebody writes to it. Whether it is gone.
 pub(super) fn remove_unused(dir: &Path, id: PackId) -> bool {
-    let Ok(file) = File::open(place(dir, id)) else { return true };
+    let file = match File::open(place(dir, id)) {
+        Ok(file) => file,
+        Err(error) => return error.kind() == io::ErrorKind::NotFound,
+    };
     flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() && remove(dir, id)
 }
 

@@ -48,7 +48,6 @@ pub use granary::Home;
 pub use http::Http;
 pub use issuer::Issuer;
 pub use lazy::{Flipper, Mount, Mounter};
-pub use mount::Mount;
 pub use nix::{ChrootStore, Nix, Version};
 pub use server::Server;
 pub use wire::Wire;
