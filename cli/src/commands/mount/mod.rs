@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use fstab::arguments;
-pub use shown::Shown;
+pub use shown::{Fixed, Shown};
 
 use crate::failure::{Context, Failure};
 use crate::lazy_cache::LazyArgs;
@@ -59,10 +59,10 @@ pub struct HowToMount {
     passthrough: bool,
     /// Do not list the paths; they are there by name
     #[arg(long)]
-    by_name: bool,
+    pub by_name: bool,
     /// Show only the paths that there are at the beginning
     #[arg(long)]
-    fixed: bool,
+    pub fixed: bool,
     /// Answer Nix on this socket, as its daemon would
     #[arg(long, value_name = "SOCKET")]
     pub socket: Option<PathBuf>,
@@ -103,8 +103,9 @@ impl Mount {
 
     async fn stay(self, runtime: &Handle) -> Result<(), Failure> {
         let Self { cache, mountpoint, lazy, how, .. } = &self;
-        let shown =
-            Shown::new(cache, lazy, how, mountpoint, how.socket.as_deref(), runtime).await?;
+        let fixed = if how.fixed { Fixed::Yes } else { Fixed::No };
+        let socket = how.socket.as_deref();
+        let shown = Shown::new(cache, lazy, how, fixed, mountpoint, socket, runtime).await?;
         tracing::info!("{cache} is at {}", mountpoint.display());
         // The mount is not to hold on to where it was started from.
         let _ = env::set_current_dir("/");

@@ -22,6 +22,17 @@ const PROFILE_EVERY: Duration = Duration::from_secs(60);
 /// At the end nobody waits longer than this for it.
 const LAST_PROFILE: Duration = Duration::from_secs(5);
 
+/// Whether there are only the paths that there are at the beginning.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Fixed {
+    /// Those that come later are there, too.
+    No,
+    /// If the cache lists them.
+    IfListed,
+    /// A cache that does not list them is an error.
+    Yes,
+}
+
 /// The mount and the socket. Dropping it detaches the mount.
 pub struct Shown {
     store: Arc<LazyStore>,
@@ -35,14 +46,15 @@ impl Shown {
         cache: &str,
         lazy: &LazyArgs,
         how: &HowToMount,
+        fixed: Fixed,
         mountpoint: &Path,
         socket: Option<&Path>,
         runtime: &Handle,
     ) -> Result<Self, Failure> {
         let store = Arc::new(lazy.open(cache).await?);
-        if how.fixed {
-            let fixed = store.fix().await.context(|| "cannot list the paths".to_owned())?;
-            if !fixed {
+        if fixed != Fixed::No {
+            let listed = store.fix().await.context(|| "cannot list the paths".to_owned())?;
+            if !listed && fixed == Fixed::Yes {
                 return Err(Failure::new("the cache does not list its paths: leave out --fixed"));
             }
         }

@@ -15,7 +15,7 @@ use super::layer::{Layer, Place};
 use super::nix::{Inside, warn_if_old};
 use super::orphans::Orphans;
 use super::{Overlay, mounts, outside, scratch};
-use crate::commands::mount::Shown;
+use crate::commands::mount::{Fixed, Shown};
 use crate::failure::{Context, Failure};
 use crate::watching::{Signals, runtime};
 use crate::{foreground, logging};
@@ -56,8 +56,16 @@ impl Overlay {
         };
         let cache = dir.join("cache");
         fs::create_dir(&cache).context(|| format!("cannot write to {}", dir.display()))?;
+        // Overlayfs goes on believing that a name is not there. A path that comes to the cache later
+        // would be valid, and without files.
+        let fixed = match (self.how.fixed, self.how.by_name) {
+            (true, _) => Fixed::Yes,
+            (false, true) => Fixed::No,
+            (false, false) => Fixed::IfListed,
+        };
         let socket = self.how.socket.clone().unwrap_or_else(|| dir.join("socket"));
-        let shown = Shown::new(&self.cache, &self.lazy, &self.how, &cache, Some(&socket), runtime);
+        let Self { cache: name, lazy, how, .. } = &self;
+        let shown = Shown::new(name, lazy, how, fixed, &cache, Some(&socket), runtime);
         let shown = tokio::select! {
             shown = shown => shown?,
             kind = signals.next() => return Ok(foreground::ended_by(kind)),
