@@ -1,9 +1,11 @@
 //! Building on top of a cache: what it has is valid, and only what is touched travels.
 
+use std::io::Read as _;
 use std::path::Path;
+use std::process::Stdio;
 
 use granary_e2e::mount::Fetched;
-use granary_e2e::{Nix, Version};
+use granary_e2e::{ChrootStore, Nix, Version};
 
 use crate::{World, after, said, text};
 
@@ -109,6 +111,78 @@ fn nix_2_26_builds_on_a_cache_and_fetches_what_it_touches() {
 #[test]
 fn nix_2_34_builds_on_a_cache_and_fetches_what_it_touches() {
     a_build_touches_little_and_its_layer_goes_on(Version::V2_34);
+}
+
+/// In a store elsewhere: `nix-store` and `nix` are to know it by their environment alone.
+const ELSEWHERE: &str = r#"
+say says "$(cat "$FILE")"
+nix-store --check-validity "$FILE"
+say known "$(nix path-info "$FILE")"
+say built "$(nix-build --no-out-link --expr 'derivation {
+  name = "x"; system = builtins.currentSystem; builder = "/bin/sh";
+  args = [ "-c" "echo built > $out" ];
+}')"
+nix-store --verify --check-contents"#;
+
+#[test]
+fn a_store_that_is_elsewhere_stays_there() {
+    let world = World::new(Version::V2_34);
+    let path = |name: &str| world.home.path(name).display().to_string();
+    let (store_dir, file) = (path("elsewhere/store"), path("file"));
+    std::fs::write(&file, "hello\n").expect("written");
+    let local = format!("local?store={store_dir}&state={0}&log={0}", path("state"));
+    let url = format!("{}/other", world.server.origin());
+    let netrc = format!("machine 127.0.0.1 login any password {}\n", world.server.token());
+    std::fs::write(world.home.path("netrc"), netrc).expect("written");
+    world.home.granary_ok(&["cache", "create", "other", "--store-dir", &store_dir]);
+    let nix = |program: &str, arguments: &[&str]| {
+        let mut command = world.command(program, arguments);
+        let output = command.env("NIX_STORE_DIR", &store_dir).output().expect("Nix runs");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout).trim().to_owned()
+    };
+    let added = nix("nix-store", &["--store", &local, "--add", &file]);
+    let (netrc, to) = (path("netrc"), format!("{url}?compression=none"));
+    nix("nix", &["copy", "--store", &local, "--netrc-file", &netrc, "--to", &to, &added]);
+    std::fs::rename(world.home.path("elsewhere"), world.home.path("away")).expect("it moves");
+
+    let script = format!("set -eu; say() {{ echo \"== $*\"; }}; {ELSEWHERE}");
+    let arguments = ["overlay", "other", "--", "/bin/sh", "-c", &script];
+    let mut command =
+        world.command(&granary_e2e::places::granary().display().to_string(), &arguments);
+    let said = said(&command.env("FILE", &added).output().expect("granary runs"), 0);
+    assert_eq!(after(&said, "says"), "hello");
+    assert_eq!(after(&said, "known"), added);
+    assert!(after(&said, "built").starts_with(&format!("{store_dir}/")), "{said:?}");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_path_that_comes_later_is_neither_valid_nor_there() {
+    let world = World::new(Version::V2_34);
+    let file = world.home.path("later");
+    std::fs::write(&file, "later\n").expect("written");
+    let store = ChrootStore::empty();
+    let added = world.home.add_to_store(store.root(), &file);
+    let script = "echo begun >&2; read -r _; [ ! -e \"$LATER\" ] || exit 3; \
+                  ! nix-store --check-validity \"$LATER\" || exit 4; \
+                  nix-store --check-validity $PATHS";
+    let mut command = world.overlay(&["--", "/bin/sh", "-c", script]);
+    command.env("LATER", &added).stdin(Stdio::piped());
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    let mut overlay = command.stderr(writer).spawn().expect("granary runs");
+    drop(command);
+    let mut begun = [0; 5];
+    reader.read_exact(&mut begun).expect("it says that it has begun");
+    let root = store.root().display().to_string();
+    world.home.granary_ok(&["push", "default", &added, "--store", &root]);
+    drop(overlay.stdin.take());
+    let mut rest = String::new();
+    reader.read_to_string(&mut rest).expect("its words");
+    assert_eq!(overlay.wait().expect("its end").code(), Some(0), "{rest}");
+    let next = world.overlay(&["--", "cat", &added]).output().expect("granary runs");
+    assert_eq!(text(&next.stdout), "later\n", "the next overlay has it: {}", text(&next.stderr));
+    world.assert_nothing_left();
 }
 
 #[test]
