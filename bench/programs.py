@@ -66,7 +66,9 @@ class Programs:
     def learn(self):
         """One mount that tells the server what it read, for those that come after."""
         with tempfile.TemporaryDirectory(dir=self.scratch, prefix="cache-") as cache:
-            with Mount(self.granary, self.server.base, self.mountpoint, f"{cache}/cache"):
+            # Only who has a token is listened to.
+            with Mount(self.granary, self.server.base, self.mountpoint, f"{cache}/cache",
+                       "--token-file", f"{self.server.data}/root-token"):
                 self.run(self.mountpoint)
 
     def round(self):
