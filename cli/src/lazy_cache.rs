@@ -85,8 +85,10 @@ impl LazyArgs {
     pub fn cache_dir(&self) -> Result<PathBuf, Failure> {
         let absolute =
             |name: &str| env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-        self.cache_dir
-            .clone()
+        let named = self.cache_dir.clone();
+        let named = named.map(std::path::absolute).transpose();
+        named
+            .context(|| "the folder of --cache-dir".to_owned())?
             .or_else(|| absolute("XDG_CACHE_HOME").map(|cache| cache.join("granary/lazy")))
             .or_else(|| absolute("HOME").map(|home| home.join(".cache/granary/lazy")))
             .ok_or_else(|| Failure::new("neither HOME nor XDG_CACHE_HOME is set: use --cache-dir"))

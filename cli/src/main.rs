@@ -6,6 +6,7 @@ mod data_dir;
 mod failure;
 mod foreground;
 mod lazy_cache;
+mod limits;
 mod logging;
 mod nix_socket;
 mod nix_version;

@@ -28,7 +28,9 @@ impl NixSocket {
         let mode = if everybody { 0o666 } else { 0o600 };
         let options = Options { mode, ..Options::default() };
         let daemon = Daemon::new(view.clone(), runtime.clone(), options);
-        let socket = daemon.listen(path).context(|| "cannot answer Nix".to_owned())?;
+        // The process may change its folder.
+        let path = std::path::absolute(path).context(|| "the socket".to_owned())?;
+        let socket = daemon.listen(&path).context(|| "cannot answer Nix".to_owned())?;
         let (stop, stopped) = oneshot::channel();
         let served = runtime.spawn(async move {
             let stopped = async {

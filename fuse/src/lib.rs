@@ -23,5 +23,5 @@ mod xattr;
 
 pub use error::MountError;
 pub use mount::{Mount, MountOptions};
-pub use mountpoint::unmount;
+pub use mountpoint::{is_mounted, unmount};
 pub use statistics::Statistics;

@@ -67,6 +67,11 @@ pub fn mounted_at(path: &Path) -> Option<Mounted> {
     mounts.split(|&byte| byte == b'\n').rev().find_map(|line| parse(line, path))
 }
 
+/// Whether a mount of ours is there, alive or dead.
+pub fn is_mounted(path: &Path) -> bool {
+    mounted_at(&canonical_of_a_mount(path)).is_some_and(|mounted| mounted.is_granary())
+}
+
 /// A line of mountinfo, if it is about `path`. Source: proc(5).
 fn parse(line: &[u8], path: &Path) -> Option<Mounted> {
     let mut fields = line.split(|&byte| byte == b' ');

@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::{Context, Failure};
 use crate::lazy_cache::LazyArgs;
+use crate::limits::raise_file_limit;
 use crate::nix_socket::NixSocket;
 use crate::{logging, sd_notify};
 
@@ -36,6 +37,7 @@ impl Daemon {
     /// Answers until SIGTERM or SIGINT.
     pub fn run(self) -> Result<(), Failure> {
         logging::start();
+        raise_file_limit();
         let cache = self.mounted()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.context(|| "cannot start threads".to_owned())?;
@@ -61,11 +63,20 @@ impl Daemon {
 
     /// The cache that is mounted.
     fn mounted(&self) -> Result<String, Failure> {
+        if !granary_fuse::is_mounted(&self.mount) {
+            let place = self.mount.display();
+            return Err(Failure::new(format!("{place} is no mount of granary mount")));
+        }
         let mut value = vec![0; 4096];
         let length = rustix::fs::getxattr(&self.mount, SOURCE, &mut value[..]);
         let length = length
             .map_err(io::Error::from)
             .context(|| format!("{} is no mount of granary mount", self.mount.display()))?;
-        Ok(String::from_utf8_lossy(&value[..length]).into_owned())
+        let cache = String::from_utf8_lossy(&value[..length]).into_owned();
+        if cache.starts_with('/') {
+            let why = "a mount of a data directory has it to itself: start it with --socket";
+            return Err(Failure::new(why));
+        }
+        Ok(cache)
     }
 }

@@ -4,10 +4,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use clap::{Args, FromArgMatches};
-
-use super::Mount;
-use crate::failure::{Context, Failure};
+use clap::Args;
 
 /// The name under which mount(8) calls.
 const HELPER: &str = "mount.granary";
@@ -56,39 +53,72 @@ pub struct FromMount {
     kind: Option<String>,
 }
 
-/// The command line as if the program had been called by its own name.
+/// The command line as if the program had been called by its own name, and had been given what stands
+/// behind `-o` as options of its own.
 pub fn arguments(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let name =
         arguments.first().and_then(|name| Path::new(name).file_name().map(ToOwned::to_owned));
     if name.is_some_and(|name| name == HELPER) {
         arguments.insert(1, "mount".into());
     }
-    arguments
+    if arguments.get(1).is_none_or(|command| command != "mount") {
+        return arguments;
+    }
+    let mut out = Vec::with_capacity(arguments.len());
+    let mut rest = arguments.into_iter();
+    while let Some(argument) = rest.next() {
+        let text = argument.to_str();
+        let options = match text.and_then(|text| text.strip_prefix("-o")) {
+            Some("") => rest.next().unwrap_or_default().to_string_lossy().into_owned(),
+            Some(options) => options.to_owned(),
+            None => {
+                out.push(argument);
+                continue;
+            }
+        };
+        out.extend(options.split(',').filter_map(option));
+    }
+    out
 }
 
-impl Mount {
-    /// Takes what stands behind `-o` as options.
-    pub(super) fn with_fstab_options(self) -> Result<Self, Failure> {
-        if self.options.is_empty() {
-            return Ok(self);
-        }
-        let words = self.options.iter().flat_map(|options| options.split(','));
-        let is_ours = |word: &&str| {
-            !word.is_empty()
-                && !IGNORED.contains(word)
-                && !word.starts_with("x-")
-                && !word.starts_with("comment=")
-        };
-        let options: Vec<String> = words.filter(is_ours).map(|word| format!("--{word}")).collect();
-        let place = [self.cache.clone().into(), self.mountpoint.clone().into_os_string()];
-        let command = Mount::augment_args(clap::Command::new("mount").no_binary_name(true));
-        let ours = options.iter().map(OsString::from).chain(place);
-        let parsed = command.try_get_matches_from(ours);
-        let parsed = parsed.and_then(|matches| Mount::from_arg_matches(&matches));
-        let mut mount = parsed.context(|| format!("the options {}", self.options.join(",")))?;
-        mount.foreground |= self.foreground;
-        mount.tell_ready |= self.tell_ready;
-        mount.from_mount = self.from_mount;
-        Ok(mount)
+/// An option of fstab as one of ours, if it is.
+fn option(word: &str) -> Option<OsString> {
+    let ignored = word.is_empty()
+        || IGNORED.contains(&word)
+        || word.starts_with("x-")
+        || word.starts_with("comment=");
+    let (name, value) =
+        word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
+    let name = name.replace('_', "-");
+    let value = value.map(|value| format!("={value}")).unwrap_or_default();
+    (!ignored).then(|| format!("--{name}{value}").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(arguments: &[&str]) -> Vec<String> {
+        let arguments = super::arguments(arguments.iter().map(OsString::from).collect());
+        arguments.into_iter().map(|argument| argument.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn what_mount_says_becomes_a_command_line() {
+        let said = ["/sbin/mount.granary", "team", "/nix/store", "-o"];
+        let options = "rw,_netdev,nosuid,x-systemd.automount,allow_other,cache-size=50GiB";
+        let ours = after(&[&said[..], &[options]].concat());
+        assert_eq!(
+            ours[1..],
+            ["mount", "team", "/nix/store", "--allow-other", "--cache-size=50GiB"]
+        );
+    }
+
+    #[test]
+    fn other_options_stay_beside_them_and_other_commands_as_they_are() {
+        let ours = after(&["granary", "mount", "team", "/m", "--timeout", "3", "-oby-name"]);
+        assert_eq!(ours[2..], ["team", "/m", "--timeout", "3", "--by-name"]);
+        let other = ["granary", "push", "-o", "x"];
+        assert_eq!(after(&other), other);
     }
 }

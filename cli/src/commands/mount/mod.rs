@@ -6,19 +6,20 @@ mod shown;
 
 use std::env;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use granary_fuse::MountOptions;
 use tokio::runtime::Handle;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use fstab::arguments;
 pub use shown::{Fixed, Shown};
 
 use crate::failure::{Context, Failure};
 use crate::lazy_cache::LazyArgs;
+use crate::limits::raise_file_limit;
 use crate::{logging, sd_notify};
 
 /// Options of `granary mount`.
@@ -35,12 +36,9 @@ pub struct Mount {
     /// Stay in the foreground, and tell systemd when the mount is ready
     #[arg(long)]
     foreground: bool,
-    /// Log to this file when in the background [default: mount.log in the cache folder]
+    /// Log to this file when in the background [default: one for the mountpoint in the cache folder]
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
-    /// Options as fstab has them: those above without `--`, with commas between
-    #[arg(short = 'o', value_name = "OPTIONS")]
-    options: Vec<String>,
     /// Say on stdout when the mount is ready
     #[arg(long, hide = true, requires = "foreground")]
     tell_ready: bool,
@@ -51,9 +49,12 @@ pub struct Mount {
 /// How a mount is made.
 #[derive(Args)]
 pub struct HowToMount {
-    /// Let other users in; always so for root
+    /// Let other users in; so for root unless --private
     #[arg(long)]
     allow_other: bool,
+    /// Let nobody else in, and nobody else ask on the socket
+    #[arg(long, conflicts_with = "allow_other")]
+    private: bool,
     /// Give whole files to the kernel: for work on large ones; needs root and Linux 6.9
     #[arg(long)]
     passthrough: bool,
@@ -71,7 +72,8 @@ pub struct HowToMount {
 impl HowToMount {
     fn options(&self) -> MountOptions {
         MountOptions {
-            allow_other: self.allow_other || rustix::process::geteuid().is_root(),
+            allow_other: self.allow_other
+                || (!self.private && rustix::process::geteuid().is_root()),
             passthrough: self.passthrough,
             list: !self.by_name,
             ..MountOptions::default()
@@ -82,18 +84,19 @@ impl HowToMount {
 impl Mount {
     /// Mounts, and in the foreground stays until the mount ends.
     pub fn run(self) -> Result<(), Failure> {
-        let mount = self.with_fstab_options()?;
+        let mount = self;
         if mount.from_mount.fake {
             return Ok(());
         }
         if !mount.foreground {
             let log = match &mount.log {
                 Some(log) => log.clone(),
-                None => mount.lazy.cache_dir()?.join("mount.log"),
+                None => mount.lazy.cache_dir()?.join(log_name(&mount.mountpoint)),
             };
-            return background::start(&log);
+            return background::start(&log, &mount.cache);
         }
         logging::start();
+        raise_file_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.context(|| "cannot start threads".to_owned())?;
         runtime.block_on(mount.stay(runtime.handle()))?;
@@ -105,38 +108,72 @@ impl Mount {
         let Self { cache, mountpoint, lazy, how, .. } = &self;
         let fixed = if how.fixed { Fixed::Yes } else { Fixed::No };
         let socket = how.socket.as_deref();
-        let shown = Shown::new(cache, lazy, how, fixed, mountpoint, socket, runtime).await?;
+        // From here on, so that no signal leaves a mount behind.
+        let mut signals = Signals::new()?;
+        let shown = tokio::select! {
+            shown = Shown::new(cache, lazy, how, fixed, mountpoint, socket, runtime) => shown?,
+            () = signals.stop() => return Err(Failure::new("stopped before it was mounted")),
+        };
         tracing::info!("{cache} is at {}", mountpoint.display());
         // The mount is not to hold on to where it was started from.
         let _ = env::set_current_dir("/");
         sd_notify::notify("READY=1");
         if self.tell_ready {
-            // Whoever started this is gone if it does not arrive.
             let mut out = io::stdout();
-            let _ = writeln!(out, "{}", background::READY).and_then(|()| out.flush());
+            let told = writeln!(out, "{}", background::READY).and_then(|()| out.flush());
+            told.context(|| "whoever started the mount does not wait for it any more".to_owned())?;
         }
-        wait(&shown).await?;
+        wait(&shown, &mut signals).await;
         sd_notify::notify("STOPPING=1");
         shown.end().await;
         Ok(())
     }
 }
 
+/// The log of a mount in the background, by where it is.
+fn log_name(mountpoint: &Path) -> String {
+    let place = std::path::absolute(mountpoint).unwrap_or_else(|_| mountpoint.to_owned());
+    let place = place.to_string_lossy();
+    format!("mount-{}.log", place.trim_matches('/').replace('/', "-"))
+}
+
+/// What a person or a service manager says.
+struct Signals {
+    term: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).context(|| "cannot wait for signals".to_owned());
+        Ok(Self {
+            term: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits until it is time to stop.
+    async fn stop(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return,
+                _ = self.interrupt.recv() => return,
+                // The terminal it was started from is gone; the mount stays.
+                _ = self.hangup.recv() => {}
+            }
+        }
+    }
+}
+
 /// Waits for the end of the mount or of the process, telling now and then what was touched.
-async fn wait(shown: &Shown) -> Result<(), Failure> {
-    let context = || "cannot wait for signals".to_owned();
-    let mut term = signal(SignalKind::terminate()).context(context)?;
-    let mut hangup = signal(SignalKind::hangup()).context(context)?;
+async fn wait(shown: &Shown, signals: &mut Signals) {
     let mut ended = std::pin::pin!(shown.ended());
     let mut telling = std::pin::pin!(shown.tell_profiles());
-    loop {
-        tokio::select! {
-            () = &mut ended => return Ok(()),
-            _ = term.recv() => return Ok(()),
-            _ = tokio::signal::ctrl_c() => return Ok(()),
-            // The terminal it was started from is gone; the mount stays.
-            _ = hangup.recv() => {}
-            never = &mut telling => match never {},
-        }
+    tokio::select! {
+        () = &mut ended => {}
+        () = signals.stop() => {}
+        never = &mut telling => match never {},
     }
 }

@@ -22,6 +22,9 @@ const PROFILE_EVERY: Duration = Duration::from_secs(60);
 /// At the end nobody waits longer than this for it.
 const LAST_PROFILE: Duration = Duration::from_secs(5);
 
+/// At the end what is still open is answered for this long.
+const LEAVE: Duration = Duration::from_secs(10);
+
 /// Whether there are only the paths that there are at the beginning.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Fixed {
@@ -103,7 +106,10 @@ impl Shown {
             "unmounting {}",
             self.mounted.mountpoint().display()
         );
-        // What cannot be taken away, because it is in use, goes when it is not any more.
-        drop(self.mounted);
+        // What is in use is taken away from the names, and answered for until it is closed.
+        if self.mounted.unmount().is_err() {
+            let _ = granary_fuse::unmount(self.mounted.mountpoint(), true);
+        }
+        let _ = timeout(LEAVE, self.mounted.ended()).await;
     }
 }
