@@ -8,6 +8,7 @@
 //! The token is in one header of each request and nowhere else: not in errors, not in logs, not in
 //! `Debug`.
 
+mod addresses;
 mod api;
 mod body;
 mod error;

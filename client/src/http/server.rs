@@ -11,6 +11,7 @@ use granary_api::push::MAX_BODY;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, StatusCode, Url, redirect};
 
+use super::addresses::Addresses;
 use super::body::{Outgoing, Pulse, Traffic};
 use super::error::Error;
 use super::retry::{self, RetryPolicy};
@@ -201,7 +202,8 @@ impl Server {
             // The API does not redirect, and a token goes where it was meant to go.
             .redirect(redirect::Policy::none())
             // What is sent again is decided here, not twice.
-            .retry(reqwest::retry::never());
+            .retry(reqwest::retry::never())
+            .dns_resolver(Addresses::new());
         let client = tls::configure(builder, base.is_secure())?
             .build()
             .map_err(|source| Error::Setup { source: source.into() })?;

@@ -310,7 +310,8 @@ fn a_mount_in_the_background_and_one_of_fstab() {
     assert!(mounted.success() && is_mounted(&place));
     let bash = cache.bash();
     assert_eq!(run_in(&place, &[&bash, "-c", "echo ok"]), "ok\n");
-    let log = machine.path("cache/mount.log");
+    let name = format!("cache/mount-{}.log", at.trim_matches('/').replace('/', "-"));
+    let log = machine.path(&name);
     assert_eq!(log.metadata().expect("a log").mode() & 0o777, 0o600);
     assert!(machine.granary(&["umount", at]).status().expect("it runs").success());
     assert!(!is_mounted(&place));
