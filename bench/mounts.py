@@ -27,7 +27,10 @@ def enter(arguments, environment):
         return child.wait()
     finally:
         if child.poll() is None:
-            child.kill()
+            # The namespace's first process, and with it all others; it ends after them.
+            with open(f"/proc/{child.pid}/task/{child.pid}/children") as f:
+                for first in f.read().split():
+                    os.kill(int(first), signal.SIGKILL)
             child.wait()
 
 
