@@ -199,26 +199,21 @@ impl LazyArgs {
 /// What the cache is; while its server is away, what it was when it was last there.
 async fn about(remote: &RemoteCache, disk: &DiskCache) -> Result<CacheInfo, Error> {
     let kept = disk.about(&remote.url());
-    let kept = kept.and_then(|kept| serde_json::from_str::<CacheInfo>(&kept).ok());
-    let asked = match &kept {
-        None => Ok(remote.info().await),
-        Some(_) => tokio::time::timeout(AWAY, remote.info()).await,
-    };
-    match (asked, kept) {
-        (Ok(Ok(info)), _) => {
-            if let Ok(text) = serde_json::to_string(&info) {
-                disk.put_about(&remote.url(), &text);
+    let info = match kept.and_then(|kept| serde_json::from_str::<CacheInfo>(&kept).ok()) {
+        None => remote.info().await?,
+        Some(kept) => match tokio::time::timeout(AWAY, remote.info()).await {
+            Ok(Ok(info)) => info,
+            Ok(Err(Error::Unreachable { .. } | Error::Stalled { .. })) | Err(_) => {
+                tracing::warn!("{} does not answer: what was read before is there", remote.url());
+                return Ok(kept);
             }
-            Ok(info)
-        }
-        (Ok(Err(Error::Unreachable { .. } | Error::Stalled { .. })) | Err(_), Some(kept)) => {
-            tracing::warn!("{} does not answer: what was read before is there", remote.url());
-            Ok(kept)
-        }
-        (Ok(Err(error)), _) => Err(error),
-        // Only what was kept makes it impatient.
-        (Err(_), None) => remote.info().await,
+            Ok(Err(error)) => return Err(error),
+        },
+    };
+    if let Ok(text) = serde_json::to_string(&info) {
+        disk.put_about(&remote.url(), &text);
     }
+    Ok(info)
 }
 
 /// The keys that Nix trusts on this machine.
