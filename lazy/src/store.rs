@@ -340,7 +340,7 @@ impl View for LazyStore {
             let kept = disk.clone();
             let kept = tokio::task::spawn_blocking(move || kept.whole_file(&file.digest)).await;
             if let Ok(Some(file)) = kept {
-                return Ok(Arc::new(file));
+                return Ok(file);
             }
             let mut new = disk.new_file(&file.digest).map_err(failed)?;
             let chunks = path.chunks(&file).unwrap_or_default();
@@ -352,7 +352,7 @@ impl View for LazyStore {
             if length != file.size {
                 return Err(failed(io::Error::other("its chunks do not add up to it")));
             }
-            blocking(move || disk.keep_file(new)).await.map(Arc::new).map_err(failed)
+            blocking(move || disk.keep_file(&file.digest, new)).await.map_err(failed)
         };
         let done = self.files.join(file.digest, work).await;
         done.unwrap_or_else(|| Err(self.unreadable(&file, "the mount is ending")))

@@ -29,6 +29,7 @@ use castore::pack::{HEADER_LEN, PackId, Row};
 use castore::{Digest, Kind};
 
 use crate::record;
+use files::OpenFile;
 use segment::{HeaderAt, Segment, Writer};
 
 pub(crate) use files::NewFile;
@@ -38,6 +39,8 @@ pub(crate) use infos::Verified;
 /// A cache is made of about so many segments.
 const SEGMENTS: u64 = 128;
 const SEGMENT_SIZES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 30;
+/// Whole files that are held open, and not checked again meanwhile.
+const OPEN_FILES: usize = 256;
 /// A disk that failed is left alone for so long.
 const PAUSE: Duration = Duration::from_secs(10);
 /// What other processes did is looked for this often at most: it takes a listing of a directory.
@@ -61,6 +64,8 @@ pub struct DiskCache {
     failing_until: Mutex<Option<Instant>>,
     /// When it was last looked for what other processes did.
     looked: Mutex<Instant>,
+    /// Whole files that were checked and are used lately.
+    open_files: quick_cache::sync::Cache<Digest, OpenFile>,
     /// Records that were not what their digest says.
     damaged: AtomicU64,
     /// Sets temporary files apart: from those of other processes, also of those that have the same
@@ -105,6 +110,7 @@ impl DiskCache {
             writer: Mutex::default(),
             failing_until: Mutex::default(),
             looked: Mutex::new(Instant::now()),
+            open_files: quick_cache::sync::Cache::new(OPEN_FILES),
             damaged: AtomicU64::new(0),
             own: PackId::random().map_err(failed)?,
             count: AtomicU64::new(0),
@@ -124,6 +130,7 @@ impl DiskCache {
 
     /// Finds what other processes have put in or thrown out. Blocks.
     pub fn look_again(&self) -> io::Result<()> {
+        self.close_thrown_out();
         let dir = self.segments_dir();
         let mut found = Vec::new();
         for entry in fs::read_dir(&dir)? {

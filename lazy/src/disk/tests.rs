@@ -263,7 +263,7 @@ fn whole_files_are_checked_and_unfinished_ones_vanish() {
     assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
     let mut new = disk.new_file(&digest).unwrap();
     new.file.write_all(&plain).unwrap();
-    disk.keep_file(new).unwrap();
+    disk.keep_file(&digest, new).unwrap();
     assert_eq!(disk.whole_file(&digest).unwrap().metadata().unwrap().len(), 300_000);
     let mut damaged = plain.clone();
     damaged[200_000] ^= 1;
@@ -272,9 +272,10 @@ fn whole_files_are_checked_and_unfinished_ones_vanish() {
     assert_eq!(fs::read_dir(&place).unwrap().count(), 0, "it is dropped");
     for number in 0..30 {
         let plain = noise(number, 500_000);
-        let mut new = disk.new_file(&Digest::of(&plain)).unwrap();
+        let digest = Digest::of(&plain);
+        let mut new = disk.new_file(&digest).unwrap();
         new.file.write_all(&plain).unwrap();
-        disk.keep_file(new).unwrap();
+        disk.keep_file(&digest, new).unwrap();
         assert!(length(dir.path()) <= 8 * MB);
     }
 }
