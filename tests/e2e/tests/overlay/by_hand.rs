@@ -3,8 +3,7 @@
 use std::fs;
 
 use granary_e2e::background::Background;
-use granary_e2e::mount::Mount;
-use granary_e2e::mount::in_namespace;
+use granary_e2e::mount::{Mount, in_namespace};
 use granary_e2e::{ChrootStore, Nix, Version, places};
 
 use crate::{World, after, said};
