@@ -17,6 +17,10 @@ mod readahead;
 mod record;
 mod source;
 mod store;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod trust;
 mod view;
 

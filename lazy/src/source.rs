@@ -16,6 +16,8 @@ use crate::disk::DiskCache;
 pub use local::Local;
 pub use nars::Nars;
 pub(crate) use nars::Whole;
+#[cfg(test)]
+pub(crate) use nars::unpack;
 
 /// Why a source did not answer. It was asked as often as made sense.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -36,6 +38,9 @@ pub enum Source {
     Local(Local),
     /// Any binary cache.
     Nars(Box<Nars>),
+    /// What a test says.
+    #[cfg(test)]
+    Scripted(crate::testing::Script),
 }
 
 impl Source {
@@ -45,6 +50,8 @@ impl Source {
             Self::Remote(cache) => cache.url(),
             Self::Local(local) => local.name(),
             Self::Nars(nars) => nars.name(),
+            #[cfg(test)]
+            Self::Scripted(_) => "a script".to_owned(),
         }
     }
 
@@ -61,6 +68,8 @@ impl Source {
             }
             Self::Local(local) => local.sync(question).await,
             Self::Nars(nars) => nars.sync(&question).await,
+            #[cfg(test)]
+            Self::Scripted(script) => script.sync(question).await,
         }
     }
 
@@ -78,6 +87,8 @@ impl Source {
             }
             Self::Local(local) => local.read_chunks(digests.to_vec()).await,
             Self::Nars(_) => Ok(Bytes::new()),
+            #[cfg(test)]
+            Self::Scripted(script) => script.read_chunks(digests).await,
         }
     }
 
@@ -88,6 +99,8 @@ impl Source {
                 cache.send_profiles(profiles).await.map_err(|error| SourceError::of(&error))
             }
             Self::Local(_) | Self::Nars(_) => Ok(()),
+            #[cfg(test)]
+            Self::Scripted(script) => script.send_profiles(profiles),
         }
     }
 
@@ -118,6 +131,8 @@ impl Source {
             }
             Self::Local(local) => local.paths(limit).await,
             Self::Nars(_) => Ok(None),
+            #[cfg(test)]
+            Self::Scripted(_) => Ok(None),
         }
     }
 
@@ -139,6 +154,8 @@ impl Source {
                 Nars::new(source, cache.url()).whole(hash, narinfo, trust, keep).await
             }
             Self::Local(_) => Err(SourceError("it is not signed by the cache's keys".to_owned())),
+            #[cfg(test)]
+            Self::Scripted(_) => Err(SourceError("it has no NARs".to_owned())),
         }
     }
 }

@@ -76,7 +76,7 @@ impl Nars {
 
 /// Makes a tree of a NAR, and gives its chunks away. They are what their digests say, whether the NAR
 /// turns out to be right or not.
-fn unpack(nar: &mut dyn Read, keep: &Keep) -> Result<Whole, String> {
+pub(crate) fn unpack(nar: &mut dyn Read, keep: &Keep) -> Result<Whole, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let mut reader = Reader::new(nar);
     let mut tree = TreeBuilder::default();
