@@ -243,9 +243,25 @@ fn a_full_disk_costs_no_answer() {
     let machine = Mounter::new();
     let small = Tmpfs::at(&machine.path("cache"), "3m");
     let mount = machine.mount(&cache.url(), &[]);
-    assert_reads(&cache, &mount);
-    let warnings = mount.count("cannot be written to");
-    assert_eq!(warnings, 1, "{:#?}", mount.lines());
+    let mut all = files(&cache.closure, &mount);
+    let later = all.split_off(all.len() / 2);
+    let read = |files: &[(PathBuf, PathBuf)]| {
+        for (theirs, ours) in files {
+            assert!(fs::read(theirs).expect("one") == fs::read(ours).expect("it is read"));
+        }
+    };
+    read(&all);
+    eventually("it says so", || mount.count("cannot be written to") > 0);
+    let look = || -> Vec<_> {
+        let meta = |path: PathBuf| path.metadata().map(|meta| (meta.len(), meta.mtime_nsec()));
+        machine.segments().into_iter().map(|path| (path.clone(), meta(path).ok())).collect()
+    };
+    let before = look();
+    // It is left alone for ten seconds. What was used longest ago has made room for what is now.
+    std::thread::sleep(Duration::from_secs(11));
+    read(&later);
+    assert_ne!(look(), before, "nothing is kept any more");
+    assert_eq!(mount.count("cannot be written to"), 1, "{:#?}", mount.lines());
     mount.stop();
     drop(small);
 }
@@ -491,7 +507,8 @@ struct Tmpfs(PathBuf);
 
 impl Tmpfs {
     fn at(place: &Path, size: &str) -> Self {
-        let options = format!("size={size}");
+        // Nobody else may write to a cache folder.
+        let options = format!("size={size},mode=700");
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &options, "granary-test"]).arg(place);
         assert!(mount.status().expect("mount runs").success());
