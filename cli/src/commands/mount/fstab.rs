@@ -11,7 +11,7 @@ const HELPER: &str = "mount.granary";
 
 /// Options that mean something to mount(8), to systemd, or to every file system; here they mean
 /// nothing, or what is so anyway.
-const IGNORED: [&str; 21] = [
+const IGNORED: [&str; 33] = [
     "defaults",
     "ro",
     "rw",
@@ -26,13 +26,25 @@ const IGNORED: [&str; 21] = [
     "_netdev",
     "exec",
     "suid",
+    "nosuid",
     "dev",
+    "nodev",
     "atime",
     "noatime",
-    "relatime",
+    "diratime",
     "nodiratime",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "nostrictatime",
+    "lazytime",
+    "nolazytime",
+    "iversion",
+    "noiversion",
     "async",
     "sync",
+    "silent",
+    "loud",
 ];
 
 /// What mount(8) may say besides.
