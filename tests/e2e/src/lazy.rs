@@ -1,6 +1,7 @@
 //! `granary mount` as a child process, and what is done with a mount. Needs root, `/dev/fuse`,
 //! fusermount3 and unshare.
 
+use std::fmt::Debug;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -191,8 +192,9 @@ impl Drop for Mount {
 }
 
 impl Statistics {
-    fn read(lines: &[String]) -> Self {
-        let line = lines.iter().find(|line| line.contains("unmounting"));
+    /// What the last lines of a log say.
+    pub fn read<S: AsRef<str> + Debug>(lines: &[S]) -> Self {
+        let line = lines.iter().map(AsRef::as_ref).rfind(|line| line.contains("unmounting"));
         let line = line.unwrap_or_else(|| panic!("it told nothing of itself: {lines:#?}"));
         let number = |name: &str| {
             let mut words = line.split_whitespace();

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::process::Stdio;
 
-use granary_e2e::mount::Fetched;
+use granary_e2e::Statistics;
 use granary_e2e::{ChrootStore, Nix, Version};
 
 use crate::{World, after, said, text};
@@ -69,7 +69,7 @@ fn a_build_touches_little_and_its_layer_goes_on(version: Version) {
     assert!(above.iter().any(|above| *above == name), "{above:?}");
     assert!(above.iter().all(|name| name.contains("on-top")), "{above:?}");
     let errors = text(&first.stderr);
-    let fetched = Fetched::in_log(&errors.lines().collect::<Vec<_>>());
+    let fetched = Statistics::read(&errors.lines().collect::<Vec<_>>());
     let on_disk = size(&world.home.path(".cache/granary/lazy"));
     assert!(fetched.bytes > 100_000, "a shell ran: {fetched:?}");
     assert!(fetched.bytes < world.size() / 10, "{fetched:?} of {}", world.size());

@@ -3,8 +3,8 @@
 use std::fs;
 
 use granary_e2e::background::Background;
-use granary_e2e::mount::{Mount, in_namespace};
-use granary_e2e::{ChrootStore, Nix, Version, places};
+use granary_e2e::namespace::in_namespace;
+use granary_e2e::{ChrootStore, Mount, Nix, Version, places};
 
 use crate::{World, after, said};
 
@@ -36,7 +36,7 @@ fn building_on(world: &World, mount: &Mount, socket: &str, base: &str) {
     for name in ["upper", "work", "merged/nix/store"] {
         fs::create_dir_all(base.join(name)).expect("folders");
     }
-    let (base, lower) = (base.display(), mount.path().display());
+    let (base, lower) = (base.display(), mount.place().display());
     let lower_store = encoded(&format!("unix://{socket}?real={lower}"));
     let store = format!(
         "local-overlay://?root={base}/merged&lower-store={lower_store}&upper-layer={base}/upper"
@@ -57,7 +57,7 @@ fn building_on(world: &World, mount: &Mount, socket: &str, base: &str) {
 }
 
 fn asking_and_copying(world: &World, version: Version, mount: &Mount, socket: &str) {
-    let url = format!("unix://{socket}?real={}", mount.path().display());
+    let url = format!("unix://{socket}?real={}", mount.place().display());
     let ask = |program: &str, arguments: &[&str]| {
         let output = world.command(program, arguments).output().expect("Nix runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -76,7 +76,11 @@ fn a_mount_its_socket_and_overlayfs(version: Version) {
     let world = World::new(version);
     let path = |name: &str| world.home.path(name).display().to_string();
     let (own, apart) = (path("own.sock"), path("apart.sock"));
-    let mount = Mount::start(&world.home, "default", "cache", &["--socket", &own]);
+    let place = world.home.path("cache");
+    fs::create_dir_all(&place).expect("a folder");
+    let at = place.to_str().expect("UTF-8");
+    let arguments = ["mount", "default", at, "--foreground", "--socket", &own];
+    let mount = Mount::start(&mut world.home.command(&places::granary(), &arguments), &place);
     building_on(&world, &mount, &own, "first");
     asking_and_copying(&world, version, &mount, &own);
 

@@ -12,7 +12,7 @@ mod places_to_run;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use granary_e2e::mount::is_mounted;
+use granary_e2e::namespace::is_mounted_below;
 use granary_e2e::{Closure, Home, Server, Version, places};
 use tempfile::TempDir;
 
@@ -86,7 +86,7 @@ impl World {
     /// Fails if an overlay has left anything: mounts, temporary files, processes.
     fn assert_nothing_left(&self) {
         let home = self.home.path("");
-        assert!(!is_mounted(&home), "something is still mounted");
+        assert!(!is_mounted_below(&home), "something is still mounted");
         let tmp = std::fs::read_dir(self.home.path("tmp")).expect("a folder");
         let left: Vec<_> = tmp.map(|entry| entry.expect("an entry").file_name()).collect();
         assert!(left.is_empty(), "{left:?}");

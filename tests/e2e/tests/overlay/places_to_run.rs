@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 
 use granary_e2e::Version;
-use granary_e2e::mount::in_namespace;
+use granary_e2e::namespace::in_namespace;
 
 use crate::{World, after, said, text};
 
