@@ -123,6 +123,13 @@ impl LazyArgs {
             key.parse().context(|| format!("{} names a key that is none: `{key}`", remote.url()))
         });
         let theirs = theirs.collect::<Result<Vec<VerifyingKey>, _>>()?;
+        let base = remote.server().base();
+        if self.trusted_public_keys.is_empty() && !base.is_secure() && !base.is_loopback() {
+            tracing::warn!(
+                "{base} names its keys over a connection that anybody on the way can change: name \
+                 them with --trusted-public-keys, or use https"
+            );
+        }
         Ok((Source::Remote(remote), self.trust(|| Ok(theirs))?, store_dir))
     }
 
