@@ -10,13 +10,11 @@ use clap::Args;
 use granary_api::cache::CacheInfo;
 use granary_client::config::{CacheRef, Target};
 use granary_client::http::{Error, RemoteCache, RetryPolicy, Server, ServerOptions, Token};
-use granary_client::migrate::{Secret, Source as BinaryCache};
-use granary_client::nix_setup::NixSettings;
 use granary_lazy::{DiskCache, LazyStore, Local, Nars, Options, Source, Trust};
-use nix_compat::netrc::Netrc;
 use nix_compat::signature::VerifyingKey;
 use nix_compat::store_path::StoreDir;
 
+use crate::binary_cache::{self, nix_keys};
 use crate::commands::serve;
 use crate::data_dir::default_data_dir;
 use crate::failure::{Context, Failure};
@@ -177,21 +175,9 @@ impl LazyArgs {
     async fn binary_cache(&self, url: &str) -> Result<(Source, Trust, StoreDir), Failure> {
         let trust = self.trust(nix_keys)?;
         let token = self.token()?;
-        let netrc = match &self.netrc_file {
-            Some(path) => {
-                let context = || format!("cannot use the netrc {}", path.display());
-                Some(Netrc::parse(fs::read(path).context(context)?).context(context)?)
-            }
-            None => None,
-        };
-        let secret = |host: &str| match (netrc, token) {
-            (Some(netrc), _) => netrc.credentials(host).map(Secret::Login),
-            (None, token) => token.map(Secret::Token),
-        };
         let total = Duration::from_secs(self.timeout);
         let retry = RetryPolicy { total, ..RetryPolicy::stubborn() };
-        let source = BinaryCache::open(url, secret, retry).await;
-        let source = source.context(|| format!("cannot open {url}"))?;
+        let source = binary_cache::open(url, self.netrc_file.as_deref(), token, retry).await?;
         let store_dir = source.store_dir().clone();
         Ok((Source::Nars(Box::new(Nars::new(source, url.to_owned()))), trust, store_dir))
     }
@@ -221,17 +207,4 @@ async fn about(remote: &RemoteCache, disk: &DiskCache) -> Result<CacheInfo, Erro
         disk.put_about(&remote.url(), &text);
     }
     Ok(info)
-}
-
-/// The keys that Nix trusts on this machine.
-fn nix_keys() -> Result<Vec<VerifyingKey>, Failure> {
-    let settings = NixSettings::of_user().context(|| {
-        "cannot ask Nix for its trusted-public-keys: name the cache's keys with \
-         --trusted-public-keys, or believe it with --no-check-sigs"
-            .to_owned()
-    })?;
-    let words = settings.words("trusted-public-keys").into_iter();
-    let keys = words
-        .map(|word| word.parse().context(|| format!("trusted-public-keys in nix.conf: `{word}`")));
-    keys.collect()
 }

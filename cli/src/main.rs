@@ -1,5 +1,6 @@
 //! The `granary` command.
 
+mod binary_cache;
 mod clock;
 mod commands;
 mod data_dir;

@@ -6,11 +6,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use granary_client::http::{RetryPolicy, Token};
-use granary_client::migrate::{Secret, Source, Trust};
-use granary_client::nix_setup::NixSettings;
-use nix_compat::netrc::Netrc;
+use granary_client::migrate::{Source, Trust};
 use nix_compat::signature::VerifyingKey;
 
+use crate::binary_cache::{self, nix_keys};
 use crate::failure::{Context, Failure};
 
 const TOKEN: &str = "GRANARY_FROM_TOKEN";
@@ -41,34 +40,14 @@ impl Origin {
         if !self.trusted_public_keys.is_empty() {
             return Ok(Trust::Keys(self.trusted_public_keys.clone()));
         }
-        let settings = NixSettings::of_user().context(|| {
-            "cannot ask Nix for its trusted-public-keys: name the source's keys with \
-             --trusted-public-keys, or believe it with --no-check-sigs"
-                .to_owned()
-        })?;
-        let words = settings.words("trusted-public-keys").into_iter();
-        let keys = words.map(|word| {
-            word.parse().context(|| format!("trusted-public-keys in nix.conf: `{word}`"))
-        });
-        Ok(Trust::Keys(keys.collect::<Result<_, _>>()?))
+        nix_keys().map(Trust::Keys)
     }
 
     /// Opens the source.
     pub async fn open(&self, address: &str) -> Result<Source, Failure> {
         let token = self.token()?;
-        let netrc = match &self.netrc_file {
-            Some(path) => {
-                let context = || format!("cannot use the netrc {}", path.display());
-                Some(Netrc::parse(fs::read(path).context(context)?).context(context)?)
-            }
-            None => None,
-        };
-        let secret = |host: &str| match (netrc, token) {
-            (Some(netrc), _) => netrc.credentials(host).map(Secret::Login),
-            (None, token) => token.map(Secret::Token),
-        };
-        let source = Source::open(address, secret, RetryPolicy::stubborn()).await;
-        source.context(|| "cannot open the source".to_owned())
+        let netrc = self.netrc_file.as_deref();
+        binary_cache::open(address, netrc, token, RetryPolicy::stubborn()).await
     }
 
     fn token(&self) -> Result<Option<Token>, Failure> {
