@@ -21,7 +21,7 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -62,6 +62,8 @@ pub struct DiskCache {
     index: RwLock<Index>,
     writer: Mutex<Option<Writer>>,
     failing_until: Mutex<Option<Instant>>,
+    /// Whether it was said that the disk fails.
+    complained: AtomicBool,
     /// When it was last looked for what other processes did.
     looked: Mutex<Instant>,
     /// Whole files that were checked and are used lately.
@@ -109,6 +111,7 @@ impl DiskCache {
             index: RwLock::default(),
             writer: Mutex::default(),
             failing_until: Mutex::default(),
+            complained: AtomicBool::new(false),
             looked: Mutex::new(Instant::now()),
             open_files: quick_cache::sync::Cache::new(OPEN_FILES),
             damaged: AtomicU64::new(0),
@@ -211,22 +214,31 @@ impl DiskCache {
         if records.is_empty() || self.is_failing() {
             return;
         }
-        match self.try_put(records) {
+        let mut put = self.try_put(records);
+        if let Err(error) = &put
+            && matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+        {
+            self.complain(error);
+            self.give_way();
+            put = self.try_put(records);
+        }
+        match put {
             Ok(true) => self.make_room(),
             Ok(false) => {}
-            Err(error) => {
-                // It goes on with another: the file may be gone.
-                drop(lock(&self.writer).take());
-                self.failed(&error);
-                if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
-                    self.give_way();
-                }
-            }
+            Err(error) => self.failed(&error),
         }
     }
 
-    /// Whether a segment is full.
+    /// Whether a segment is full. After an error it goes on with another: the file may be gone.
     fn try_put(&self, records: &[u8]) -> io::Result<bool> {
+        let appended = self.append(records);
+        if appended.is_err() {
+            drop(lock(&self.writer).take());
+        }
+        appended
+    }
+
+    fn append(&self, records: &[u8]) -> io::Result<bool> {
         let mut writer = lock(&self.writer);
         let current = match writer.take() {
             Some(current) => current,
@@ -272,14 +284,18 @@ impl DiskCache {
     }
 
     fn failed(&self, error: &io::Error) {
-        let mut until = lock(&self.failing_until);
-        if until.is_none() {
+        self.complain(error);
+        *lock(&self.failing_until) = Some(Instant::now() + PAUSE);
+    }
+
+    /// Says once that something is wrong with the disk.
+    fn complain(&self, error: &io::Error) {
+        if !self.complained.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 %error, cache = %self.dir.display(),
                 "the cache cannot be written to: reading goes on, and fetches more than it would"
             );
         }
-        *until = Some(Instant::now() + PAUSE);
     }
 }
 
