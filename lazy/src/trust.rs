@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use castore::Digest;
 use granary_api::sync::{SIGNATURE_FIELD, TREE_FIELD, root_fingerprint};
-use granary_client::migrate::{Proof, Trust};
+use granary_client::migrate::{Proof, Trust, path_info};
 use nix_compat::narinfo::NarInfo;
 use nix_compat::path_info::PathInfo;
 use nix_compat::signature::Signature;
@@ -45,7 +45,9 @@ pub(crate) fn judge(
         Proof::Given => Ok(()),
         Proof::File(_) => Err("only its contents prove it".to_owned()),
     });
-    Ok(Judged { info: Arc::new(path_info(&narinfo)), tree, why_no_tree, nar, by_contents })
+    // In a lazy store everything has been there since the epoch, as its files say.
+    let info = Arc::new(PathInfo { registration_time: 1, ..path_info(narinfo) });
+    Ok(Judged { info, tree, why_no_tree, nar, by_contents })
 }
 
 fn vouched_tree(
@@ -71,25 +73,4 @@ fn vouched_tree(
         },
     );
     if vouched { Ok(digest) } else { Err("its tree is signed by no key that is trusted") }
-}
-
-fn path_info(narinfo: &NarInfo<'_>) -> PathInfo {
-    let mut references = narinfo.references.clone();
-    references.sort_unstable();
-    references.dedup();
-    let mut signatures = narinfo.signatures.clone();
-    signatures.sort_unstable_by_key(ToString::to_string);
-    signatures.dedup();
-    PathInfo {
-        store_path: narinfo.store_path.clone(),
-        nar_hash: narinfo.nar_hash,
-        nar_size: narinfo.nar_size,
-        references,
-        deriver: narinfo.deriver.clone(),
-        signatures,
-        odd_signatures: Vec::new(),
-        ca: narinfo.ca,
-        ultimate: false,
-        registration_time: 1,
-    }
 }

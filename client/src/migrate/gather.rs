@@ -230,14 +230,19 @@ pub(super) fn read(
             Proof::File(hash) => Some(hash),
         },
     };
-    let NarInfo { nar_hash, nar_size, deriver, ca, .. } = info;
-    let (mut references, mut signatures) = (info.references, info.signatures);
+    Ok((path_info(info), nar))
+}
+
+/// What a narinfo says of its path, as a store would. A cache does not tell since when it has it.
+pub fn path_info(narinfo: NarInfo<'_>) -> PathInfo {
+    let NarInfo { store_path, nar_hash, nar_size, deriver, ca, .. } = narinfo;
+    let (mut references, mut signatures) = (narinfo.references, narinfo.signatures);
     references.sort_unstable();
     references.dedup();
     signatures.sort_unstable();
     signatures.dedup();
-    let info = PathInfo {
-        store_path: info.store_path,
+    PathInfo {
+        store_path,
         nar_hash,
         nar_size,
         references,
@@ -247,6 +252,5 @@ pub(super) fn read(
         ca,
         ultimate: false,
         registration_time: 0,
-    };
-    Ok((info, nar))
+    }
 }

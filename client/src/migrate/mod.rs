@@ -16,7 +16,7 @@ mod trust;
 
 pub use error::SourceError;
 pub use fetch::Fetcher;
-pub use gather::{GatherOptions, Gathered, Roots, gather};
+pub use gather::{GatherOptions, Gathered, Roots, gather, path_info};
 pub use source::{Secret, Source};
 pub use trust::{Proof, Trust};
 

@@ -84,22 +84,21 @@ impl HowToMount {
 impl Mount {
     /// Mounts, and in the foreground stays until the mount ends.
     pub fn run(self) -> Result<(), Failure> {
-        let mount = self;
-        if mount.from_mount.fake {
+        if self.from_mount.fake {
             return Ok(());
         }
-        if !mount.foreground {
-            let log = match &mount.log {
+        if !self.foreground {
+            let log = match &self.log {
                 Some(log) => log.clone(),
-                None => mount.lazy.cache_dir()?.join(log_name(&mount.mountpoint)),
+                None => self.lazy.cache_dir()?.join(log_name(&self.mountpoint)),
             };
-            return background::start(&log, &mount.cache);
+            return background::start(&log, &self.cache);
         }
         logging::start();
         raise_file_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.context(|| "cannot start threads".to_owned())?;
-        runtime.block_on(mount.stay(runtime.handle()))?;
+        runtime.block_on(self.stay(runtime.handle()))?;
         runtime.shutdown_timeout(Duration::from_secs(1));
         Ok(())
     }
