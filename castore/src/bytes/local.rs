@@ -5,11 +5,12 @@ use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::{AppendPack, Listed, PackBackend, ReadPack, Wait};
-use crate::durable::sync_dir;
+use super::{AppendPack, Durability, Listed, PackBackend, ReadPack, Wait};
+use crate::durable::{sync_dir, write_file};
 use crate::pack::PackId;
 
 /// The most buffers one system call takes (`IOV_MAX`).
@@ -38,6 +39,10 @@ impl LocalPacks {
 }
 
 impl PackBackend for LocalPacks {
+    fn durability(&self) -> Durability {
+        Durability::Synced
+    }
+
     fn list(&self) -> io::Result<Vec<Listed>> {
         let mut packs = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
@@ -48,7 +53,7 @@ impl PackBackend for LocalPacks {
             let (Ok(id), true) = (stem.parse(), matches!(suffix, "pack" | "open")) else {
                 continue;
             };
-            packs.push(Listed { id, sealed: suffix == "pack" });
+            packs.push(Listed { id, sealed: suffix == "pack", len: None });
         }
         packs.sort_by_key(|pack| pack.id);
         Ok(packs)
@@ -77,6 +82,38 @@ impl PackBackend for LocalPacks {
 
     fn discard(&self, id: PackId) -> io::Result<()> {
         fs::remove_file(self.path(id, false))
+    }
+
+    fn put(&self, id: PackId, pack: Vec<u8>) -> io::Result<()> {
+        write_file(&self.path(id, true), &pack, 0o644)
+    }
+
+    fn stat(&self, id: PackId) -> io::Result<Option<u64>> {
+        present(fs::metadata(self.path(id, true))).map(|found| found.map(|data| data.len()))
+    }
+
+    fn note(&self, name: &str) -> io::Result<Option<String>> {
+        present(fs::read_to_string(self.dir.join(name)))
+    }
+
+    fn set_note(&self, name: &str, text: &str) -> io::Result<()> {
+        write_file(&self.dir.join(name), text.as_bytes(), 0o644)
+    }
+
+    fn tidy(&self, _older_than: Duration) -> io::Result<u64> {
+        Ok(0)
+    }
+
+    fn check(&self) -> io::Result<()> {
+        fs::metadata(&self.dir).map(drop)
+    }
+}
+
+/// `None` where there is no such file.
+fn present<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
     }
 }
 

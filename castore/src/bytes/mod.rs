@@ -1,9 +1,15 @@
 //! Where packs lie: a small append and read-range trait.
+//!
+//! A local disk takes appends, so a pack is durable as far as it was synced. An object store takes
+//! whole objects only: there a pack grows in a local *spool* file, is read from it, and becomes
+//! durable when it is sealed, which uploads it.
 
 mod local;
 
 use std::io::{self, IoSliceMut};
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use local::LocalPacks;
 
@@ -18,6 +24,16 @@ pub enum Wait {
     No,
 }
 
+/// When what was written to a pack is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// After [`AppendPack::sync`], also while it grows.
+    Synced,
+    /// When [`AppendPack::seal`] has returned, and not before. What an unsealed pack held is gone
+    /// when its process is.
+    Sealed,
+}
+
 /// A pack as a backend lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listed {
@@ -25,10 +41,15 @@ pub struct Listed {
     pub id: PackId,
     /// Sealed packs never change again.
     pub sealed: bool,
+    /// Length in bytes, where listing tells it.
+    pub len: Option<u64>,
 }
 
 /// A place that keeps packs. Calls block; they belong on threads that may wait.
 pub trait PackBackend: Send + Sync {
+    /// When packs are durable here.
+    fn durability(&self) -> Durability;
+
     /// Every pack there is, sealed or not.
     fn list(&self) -> io::Result<Vec<Listed>>;
 
@@ -43,6 +64,26 @@ pub trait PackBackend: Send + Sync {
 
     /// Removes a pack that is unsealed and holds nothing.
     fn discard(&self, id: PackId) -> io::Result<()>;
+
+    /// Stores a sealed pack whole. Durable when this returns. May be called again for the same pack
+    /// with the same bytes.
+    fn put(&self, id: PackId, pack: Vec<u8>) -> io::Result<()>;
+
+    /// Length of a sealed pack; `None` if there is no such pack. Asks the place itself, no cache.
+    fn stat(&self, id: PackId) -> io::Result<Option<u64>>;
+
+    /// A small text kept beside the packs, such as who owns them; `None` if there is none.
+    fn note(&self, name: &str) -> io::Result<Option<String>>;
+
+    /// Keeps a small text beside the packs. Durable when this returns.
+    fn set_note(&self, name: &str, text: &str) -> io::Result<()>;
+
+    /// Removes what interrupted writes of any process left behind more than so long ago: uploads
+    /// that nobody will finish. Returns how many.
+    fn tidy(&self, older_than: Duration) -> io::Result<u64>;
+
+    /// Whether the place answers at this moment. Prompt: seconds at most.
+    fn check(&self) -> io::Result<()>;
 }
 
 /// A pack that can be read, also while it is being appended to.
@@ -66,6 +107,16 @@ pub trait ReadPack: Send + Sync {
         buffers: &mut [IoSliceMut<'_>],
         wait: Wait,
     ) -> io::Result<()>;
+
+    /// Says that this range will be read soon. Returns at once.
+    fn will_read(&self, range: Range<u64>) {
+        let _ = range;
+    }
+
+    /// What was read of this range was wrong: it must not be taken from a cache again.
+    fn distrust(&self, range: Range<u64>) {
+        let _ = range;
+    }
 }
 
 /// A pack that is being written.

@@ -6,9 +6,11 @@
 
 pub mod conformance;
 mod redb;
+mod shared;
 mod sled;
 
 pub use self::redb::RedbIndex;
+pub use self::shared::{Held, News, Shared};
 pub use self::sled::SledIndex;
 
 /// Keys and values, in order.
@@ -73,6 +75,12 @@ pub trait Index: Send + Sync {
 
     /// Writes out what is only in memory.
     fn flush(&self) -> Result<(), IndexError>;
+
+    /// What the engine offers when several processes share it; `None` for one that is this
+    /// process's alone.
+    fn shared(&self) -> Option<&dyn Shared> {
+        None
+    }
 
     /// The value of one key.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
