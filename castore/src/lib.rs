@@ -20,6 +20,7 @@ pub mod locations;
 mod log;
 pub mod pack;
 mod packs;
+mod registry;
 pub mod store;
 pub mod tree;
 pub mod upload;

@@ -2,21 +2,23 @@
 //!
 //! Runs of records are appended whole. A record is known to readers once it is appended; it is
 //! durable once [`Log::sync`] returned. A pack that reached its target size is sealed by a thread
-//! of its own while the next one grows.
+//! of its own while the next one grows. Where packs are durable only when they are sealed
+//! ([`Durability::Sealed`]), syncing means to seal what has grown so far, however little it is.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::Digest;
-use crate::bytes::{AppendPack, PackBackend};
+use crate::bytes::{AppendPack, Durability, PackBackend};
 use crate::locations::Locations;
 use crate::pack::format::{START_LEN, start};
-use crate::pack::{Footer, FrameEncoder, HEADER_LEN, Kind, PackId, Row};
+use crate::pack::{FrameEncoder, HEADER_LEN, Kind, PackId, ROW_LEN, Row, whole};
 use crate::packs::Packs;
+use crate::registry::{Entry, Registry};
 
 /// Packs that may wait to be sealed before appending has to wait as well.
 const MAX_SEALING: usize = 2;
@@ -62,7 +64,6 @@ struct Current {
     pack: Arc<dyn AppendPack>,
     end: u64,
     rows: Vec<Row>,
-    facts: u64,
     last_sequence: u64,
 }
 
@@ -76,11 +77,23 @@ struct State {
 struct Shared {
     packs: Arc<Packs>,
     locations: Arc<Locations>,
-    /// Packs that are sealed in the background and may not be durable yet.
-    unsynced: Mutex<Vec<(u32, Arc<dyn AppendPack>)>>,
-    /// Why sealing does not get on at the moment. Appending fails meanwhile.
-    stuck: Mutex<Option<String>>,
+    /// Where sealed packs are made known to others, if there are any.
+    registry: Option<Arc<Registry>>,
+    sealing: Mutex<Sealing>,
+    /// Wakes who waits for a pack to be sealed.
+    progress: Condvar,
     closing: AtomicBool,
+}
+
+/// How the packs fare that are sealed in the background.
+#[derive(Default)]
+struct Sealing {
+    /// Those that may not be durable yet.
+    unsynced: Vec<(u32, Arc<dyn AppendPack>)>,
+    /// Why it does not get on at the moment. Appending fails meanwhile.
+    stuck: Option<Arc<io::Error>>,
+    /// How often it failed so far.
+    failures: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -93,6 +106,7 @@ pub struct Log {
     shared: Arc<Shared>,
     state: Mutex<State>,
     target: u64,
+    durability: Durability,
     sealer: Option<(SyncSender<Current>, JoinHandle<()>)>,
 }
 
@@ -117,14 +131,17 @@ impl Log {
         backend: Arc<dyn PackBackend>,
         packs: Arc<Packs>,
         locations: Arc<Locations>,
+        registry: Option<Arc<Registry>>,
         target: u64,
         leftovers: Vec<Leftover>,
     ) -> io::Result<Self> {
+        let durability = backend.durability();
         let shared = Arc::new(Shared {
             packs,
             locations,
-            unsynced: Mutex::default(),
-            stuck: Mutex::default(),
+            registry,
+            sealing: Mutex::default(),
+            progress: Condvar::new(),
             closing: AtomicBool::new(false),
         });
         let (sender, receiver) = sync_channel(MAX_SEALING);
@@ -133,17 +150,16 @@ impl Log {
             move || shared.seal_all(&receiver)
         })?;
         let sealer = Some((sender, worker));
-        let log = Self { backend, shared, state: Mutex::default(), target, sealer };
+        let state = Mutex::default();
+        let log = Self { backend, shared, state, target, durability, sealer };
         {
             let mut state = lock(&log.state);
             for leftover in leftovers {
-                let facts = leftover.rows.iter().filter(|row| row.kind == Kind::Facts).count();
                 let next = Current {
                     slot: leftover.slot,
                     pack: leftover.pack,
                     end: leftover.end,
                     rows: leftover.rows,
-                    facts: facts as u64,
                     last_sequence: leftover.last_sequence,
                 };
                 log.retire(&mut state)?;
@@ -158,18 +174,19 @@ impl Log {
         let (Some(mut current), Some((sealer, _))) = (state.current.take(), &self.sealer) else {
             return Ok(());
         };
-        lock(&self.shared.unsynced).push((current.slot, current.pack.clone()));
+        lock(&self.shared.sealing).unsynced.push((current.slot, current.pack.clone()));
         loop {
             match sealer.try_send(current) {
                 Ok(()) => return Ok(()),
                 Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => current = back,
             }
-            if let Some(reason) = lock(&self.shared.stuck).clone() {
-                let slot = current.slot;
-                lock(&self.shared.unsynced).retain(|(unsynced, _)| *unsynced != slot);
+            let mut sealing = lock(&self.shared.sealing);
+            if let Some(reason) = sealing.stuck.clone() {
+                sealing.unsynced.retain(|(unsynced, _)| *unsynced != current.slot);
                 state.current = Some(current);
-                return Err(io::Error::other(format!("full packs cannot be sealed: {reason}")));
+                return Err(stuck(&reason));
             }
+            drop(sealing);
             std::thread::sleep(SEALER_POLL);
         }
     }
@@ -196,7 +213,6 @@ impl Log {
                 pack,
                 end: START_LEN as u64,
                 rows: Vec::new(),
-                facts: 0,
                 last_sequence: 0,
             });
         }
@@ -241,18 +257,43 @@ impl Log {
         let base = current.end;
         current.rows.extend(run.rows.iter().map(|row| Row { offset: base + row.offset, ..*row }));
         current.end += run.bytes.len() as u64;
-        current.facts += run.rows.iter().filter(|row| row.kind == Kind::Facts).count() as u64;
         current.last_sequence = current.last_sequence.max(last_sequence);
         self.shared.locations.add_recent(current.slot, &current.rows[first..]);
         Ok(())
     }
 
-    /// Returns once everything appended before is durable.
+    /// Returns once everything appended before is durable, and known to others where there are any.
     pub fn sync(&self) -> io::Result<()> {
+        match self.durability {
+            Durability::Synced => self.sync_appended(),
+            Durability::Sealed => self.seal_appended(),
+        }
+    }
+
+    fn seal_appended(&self) -> io::Result<()> {
+        let slots: Vec<u32> = {
+            let mut state = lock(&self.state);
+            self.retire(&mut state)?;
+            lock(&self.shared.sealing).unsynced.iter().map(|(slot, _)| *slot).collect()
+        };
+        let mut sealing = lock(&self.shared.sealing);
+        let before = sealing.failures;
+        while sealing.unsynced.iter().any(|(slot, _)| slots.contains(slot)) {
+            if let Some(reason) = sealing.stuck.clone().filter(|_| sealing.failures > before) {
+                return Err(stuck(&reason));
+            }
+            let woken = self.shared.progress.wait(sealing);
+            sealing = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
+    }
+
+    fn sync_appended(&self) -> io::Result<()> {
         let packs: Vec<Arc<dyn AppendPack>> = {
             let state = lock(&self.state);
             let current = state.current.iter().map(|current| current.pack.clone());
-            lock(&self.shared.unsynced)
+            lock(&self.shared.sealing)
+                .unsynced
                 .iter()
                 .map(|(_, pack)| pack.clone())
                 .chain(current)
@@ -292,32 +333,46 @@ fn without(run: &Run, known: &[bool]) -> Run {
     kept
 }
 
+/// The error that a pack could not be sealed, for whom it keeps from going on.
+fn stuck(reason: &io::Error) -> io::Error {
+    io::Error::new(reason.kind(), format!("full packs cannot be sealed: {reason}"))
+}
+
 impl Shared {
     fn seal_all(&self, packs: &Receiver<Current>) {
         while let Ok(mut pack) = packs.recv() {
-            pack.rows.sort_by_key(Row::key);
-            while let Err(error) = self.seal(&pack) {
+            while let Err(error) = self.seal(&mut pack) {
                 tracing::error!(%error, "sealing a pack failed; trying again");
-                *lock(&self.stuck) = Some(error.to_string());
+                let mut sealing = lock(&self.sealing);
+                sealing.stuck = Some(Arc::new(error));
+                sealing.failures += 1;
+                drop(sealing);
+                self.progress.notify_all();
                 if self.closing.load(Ordering::Relaxed) {
-                    return; // The next start finds the pack unsealed, with all its records.
+                    return; // What was acknowledged is durable; a local pack goes on at the next start.
                 }
                 std::thread::sleep(SEAL_AGAIN);
             }
-            *lock(&self.stuck) = None;
-            lock(&self.unsynced).retain(|(unsynced, _)| *unsynced != pack.slot);
+            let mut sealing = lock(&self.sealing);
+            sealing.stuck = None;
+            sealing.unsynced.retain(|(unsynced, _)| *unsynced != pack.slot);
+            drop(sealing);
+            self.progress.notify_all();
         }
     }
 
-    fn seal(&self, pack: &Current) -> io::Result<()> {
-        let mut encoded = Vec::new();
-        pack.rows.iter().for_each(|row| row.append(&mut encoded));
-        let mut footer = Vec::new();
-        Footer::append(&mut footer, pack.end, &encoded, pack.facts, pack.last_sequence)
-            .ok_or_else(|| io::Error::other("a pack has too many records for its footer"))?;
+    fn seal(&self, pack: &mut Current) -> io::Result<()> {
+        let footer = whole::footer(pack.end, &mut pack.rows, pack.last_sequence)?;
         pack.pack.write_at(pack.end, &footer)?;
         pack.pack.seal()?;
+        let (rows_at, rows) = (pack.end + 8, pack.rows.len() as u64);
+        debug_assert!(footer.len() as u64 > rows * ROW_LEN as u64);
+        if let Some(registry) = &self.registry {
+            let id = self.packs.id_of(pack.slot)?;
+            let len = pack.end + footer.len() as u64;
+            registry.add(&Entry { id, len, rows_at, rows }).map_err(io::Error::from)?;
+        }
         self.packs.sealed(pack.slot);
-        self.locations.add_footer(pack.slot, pack.end + 8, &pack.rows)
+        self.locations.add_footer(pack.slot, rows_at, &pack.rows)
     }
 }

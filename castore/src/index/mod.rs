@@ -28,9 +28,27 @@ pub enum IndexError {
         /// What it said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The engine is elsewhere and does not answer.
+    #[error("the index ({engine}) cannot be reached: {source}")]
+    Unavailable {
+        /// Which engine.
+        engine: &'static str,
+        /// What was tried, and what happened.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A precondition of a batch does not hold; nothing was changed.
     #[error("the index has another value under a key than the batch expects")]
     Conflict,
+}
+
+impl From<IndexError> for std::io::Error {
+    fn from(error: IndexError) -> Self {
+        let kind = match &error {
+            IndexError::Unavailable { .. } => std::io::ErrorKind::NetworkDown,
+            _ => std::io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
 }
 
 /// Changes that happen together or not at all.
@@ -75,6 +93,21 @@ pub trait Index: Send + Sync {
 
     /// Writes out what is only in memory.
     fn flush(&self) -> Result<(), IndexError>;
+
+    /// Removes everything.
+    fn clear(&self) -> Result<(), IndexError> {
+        loop {
+            let page = self.scan(b"", None, 10_000)?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            let mut batch = Batch::default();
+            for (key, _) in page {
+                batch.remove(key);
+            }
+            self.apply(&batch)?;
+        }
+    }
 
     /// What the engine offers when several processes share it; `None` for one that is this
     /// process's alone.

@@ -60,6 +60,9 @@ struct Open {
 pub struct Locations {
     dir: PathBuf,
     packs: Arc<Packs>,
+    /// Whether footers can be read at any time. Where they are elsewhere, each becomes a segment file
+    /// at once.
+    footers_at_hand: bool,
     recent: RwLock<HashMap<(Digest, Kind), Location>>,
     segments: RwLock<Vec<Arc<Segment>>>,
     /// Held while the set of segments changes.
@@ -69,7 +72,7 @@ pub struct Locations {
 impl Locations {
     /// Opens the segments in `dir`. A segment file that is damaged, or whose packs another one
     /// covers as well (a merge that was cut short), is removed; the footers still have its rows.
-    pub fn open(dir: &Path, packs: Arc<Packs>) -> io::Result<Self> {
+    pub fn open(dir: &Path, packs: Arc<Packs>, footers_at_hand: bool) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let mut found = Vec::new();
         for entry in fs::read_dir(dir)? {
@@ -103,6 +106,7 @@ impl Locations {
         Ok(Self {
             dir: dir.to_owned(),
             packs,
+            footers_at_hand,
             recent: RwLock::default(),
             segments: RwLock::new(segments),
             maintenance: Mutex::new(open),
@@ -142,9 +146,16 @@ impl Locations {
 
     /// A pack was sealed: from here on its footer answers for its rows, which are sorted.
     pub fn add_footer(&self, slot: u32, rows_at: u64, rows: &[Row]) -> io::Result<()> {
-        let segment = Arc::new(Segment::of_footer(slot, rows_at, rows));
+        let added = if self.footers_at_hand {
+            Open { segment: Arc::new(Segment::of_footer(slot, rows_at, rows)), path: None }
+        } else {
+            let path = self.new_path()?;
+            let segment =
+                Segment::merge(&[Arc::new(Segment::of_rows(slot, rows))], &path, &self.packs)?;
+            Open { segment: Arc::new(segment), path: Some(path) }
+        };
         let mut open = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
-        open.push(Open { segment, path: None });
+        open.push(added);
         self.publish(&open);
         let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
         for row in rows {
@@ -154,6 +165,10 @@ impl Locations {
         }
         drop(recent);
         self.merge(&mut open)
+    }
+
+    fn new_path(&self) -> io::Result<PathBuf> {
+        Ok(self.dir.join(format!("{}.seg", PackId::random()?)))
     }
 
     fn publish(&self, open: &[Open]) {
@@ -175,8 +190,7 @@ impl Locations {
             };
             let parts: Vec<Arc<Segment>> =
                 members.iter().map(|&at| open[at].segment.clone()).collect();
-            let name = PackId::random()?;
-            let path = self.dir.join(format!("{name}.seg"));
+            let path = self.new_path()?;
             let merged = Segment::merge(&parts, &path, &self.packs)?;
             let mut obsolete = Vec::new();
             for &at in members.iter().rev() {

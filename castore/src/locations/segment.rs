@@ -36,6 +36,8 @@ enum Rows {
     Footer(u32),
     /// In a segment file.
     File(File),
+    /// In memory, on their way to a file.
+    Memory(Vec<u8>),
 }
 
 /// A sorted table of rows on disk, with its filter and samples in memory.
@@ -56,11 +58,22 @@ fn invalid(what: &str) -> io::Error {
 impl Segment {
     /// The segment that a sealed pack's footer is. `rows` are the footer's, sorted.
     pub fn of_footer(slot: u32, rows_at: u64, rows: &[Row]) -> Self {
+        Self::of(Rows::Footer(slot), slot, rows_at, rows)
+    }
+
+    /// The same in memory, to be merged into a file.
+    pub fn of_rows(slot: u32, rows: &[Row]) -> Self {
+        let mut encoded = Vec::with_capacity(rows.len() * ROW_LEN);
+        rows.iter().for_each(|row| row.append(&mut encoded));
+        Self::of(Rows::Memory(encoded), slot, 0, rows)
+    }
+
+    fn of(place: Rows, slot: u32, rows_at: u64, rows: &[Row]) -> Self {
         let mut filter = Filter::for_keys(rows.len());
         rows.iter().for_each(|row| filter.insert(&row.digest, row.kind));
         let samples = rows.iter().step_by(SAMPLE_EVERY as usize).map(|row| row.digest.prefix());
         Self {
-            rows: Rows::Footer(slot),
+            rows: place,
             rows_at,
             count: rows.len() as u64,
             packs: vec![Some(slot)],
@@ -85,6 +98,11 @@ impl Segment {
         match &self.rows {
             Rows::Footer(slot) => packs.get(*slot)?.read_at(at, &mut buffer)?,
             Rows::File(file) => file.read_exact_at(&mut buffer, at)?,
+            Rows::Memory(rows) => {
+                let from = at as usize;
+                let found = rows.get(from..from + buffer.len());
+                buffer.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
+            }
         }
         Ok(buffer)
     }

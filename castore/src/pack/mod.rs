@@ -9,6 +9,7 @@ mod frame;
 mod id;
 mod recover;
 mod row;
+pub(crate) mod whole;
 
 pub use format::{Footer, HEADER_LEN, Kind, RecordHeader};
 pub(crate) use frame::checksum;

@@ -2,31 +2,43 @@
 //!
 //! ```text
 //! DIR/lock               held while a process has the store open
-//! DIR/packs/             the store
+//! DIR/packs/             the store, unless it is elsewhere
 //! DIR/index/             a view of it, remade when missing
 //!     boot               which boot opened the index, and whether it was closed
-//!     sled/              facts
+//!     sled/              facts, unless the index is elsewhere
 //!     locations/         merged segments
+//! DIR/index-id           goes with packs elsewhere, see [`owner`]
 //! ```
+//!
+//! Packs may lie on a local disk ([`appended`]) or be objects elsewhere ([`objects`]); the index may
+//! be shared by several processes that have one store ([`members`]), each with a folder of its own.
 
+mod appended;
+mod members;
+mod objects;
 mod open;
+mod owner;
+mod parallel;
 mod read;
+mod replay;
 
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use open::{OpenProgress, Options};
 pub use read::Reader;
 
 use crate::Digest;
 use crate::facts::{CommitError, Fact, Facts, Transaction};
-use crate::index::{Batch, Index, IndexError};
+use crate::index::{Batch, Held, Index, IndexError};
 use crate::locations::{Location, Locations};
 use crate::log::{Log, Run};
 use crate::pack::{Kind, PackError};
 use crate::packs::Packs;
+use crate::registry::Registry;
 use crate::tree::{Tree, TreeError};
 use crate::upload::Upload;
 use crate::workers::Workers;
@@ -48,6 +60,15 @@ pub enum StoreError {
     /// Another process has the store open.
     #[error("{} is in use by another granary process: stop that one first", .0.display())]
     Locked(PathBuf),
+    /// The packs are the view of another index.
+    #[error(
+        "the packs belong to another index, or to this one before it was emptied: if no server uses \
+         them with another index, remake this one with `granary fsck --rebuild`"
+    )]
+    ForeignIndex,
+    /// Other processes have the same store open.
+    #[error("other granary processes use this index: stop them first")]
+    InUse,
     /// A pack is damaged, or could not be read.
     #[error(transparent)]
     Pack(#[from] PackError),
@@ -94,9 +115,13 @@ pub struct Store {
     locations: Arc<Locations>,
     log: Arc<Log>,
     packs: Arc<Packs>,
+    /// What others make known, where packs are objects.
+    registry: Option<Arc<Registry>>,
+    flushes: members::Flushes,
     trees: quick_cache::sync::Cache<Digest, Arc<Tree>, TreeWeight>,
     workers: Workers,
-    boot_mark: PathBuf,
+    /// Where it is noted that an embedded index was closed.
+    boot_mark: Option<PathBuf>,
     _lock: File,
 }
 
@@ -120,6 +145,17 @@ impl Store {
         Ok(self.locations.find(digest, kind)?)
     }
 
+    /// Where a record lies that something names, so that it has to be there: it may have come
+    /// through another process.
+    pub fn find(&self, kind: Kind, digest: &Digest) -> Result<Location, StoreError> {
+        if let Some(found) = self.locate(kind, digest)? {
+            return Ok(found);
+        }
+        self.catch_up()?;
+        let missing = StoreError::Missing { kind, digest: *digest };
+        self.locate(kind, digest)?.ok_or(missing)
+    }
+
     /// What a key holds.
     pub fn fact(&self, key: &[u8]) -> Result<Option<Fact>, StoreError> {
         Ok(self.facts.get(key)?)
@@ -138,6 +174,29 @@ impl Store {
     /// Makes changes durable and visible, with everything that was uploaded before. Blocks.
     pub fn commit(&self, transaction: Transaction) -> Result<u64, CommitError> {
         self.facts.commit(transaction)
+    }
+
+    /// The same for several transactions that do not build on each other, each by itself. Blocks.
+    pub fn commit_all(&self, transactions: Vec<Transaction>) -> Vec<Result<u64, CommitError>> {
+        self.facts.commit_all(transactions)
+    }
+
+    /// The sequence number of the last transaction that touched a topic, whoever made it.
+    pub fn last_touched(&self, topic: &str) -> Result<u64, StoreError> {
+        Ok(self.facts.last_touched(topic)?)
+    }
+
+    /// Removes what interrupted uploads of packs left behind in the place where packs lie, if that is
+    /// older than so long. Returns how many there were. Blocks.
+    pub fn tidy(&self, older_than: Duration) -> Result<u64, StoreError> {
+        Ok(self.packs.backend().tidy(older_than)?)
+    }
+
+    /// A lock for work that only one of the processes may do at a time: `None` when another one has
+    /// it. Blocks for a moment.
+    pub fn try_exclusive(&self, work: &str) -> Result<Option<Exclusive>, StoreError> {
+        let Some(shared) = self.index.shared() else { return Ok(Some(Exclusive { held: None })) };
+        Ok(shared.try_lock(work)?.map(|held| Exclusive { held: Some(held) }))
     }
 
     /// A value that could be derived again: kept in the index only.
@@ -161,6 +220,18 @@ impl Store {
     }
 }
 
+/// The right to do some work alone. It ends when this is dropped.
+pub struct Exclusive {
+    held: Option<Box<dyn Held>>,
+}
+
+impl Exclusive {
+    /// Whether it still holds: a connection that breaks ends it.
+    pub fn holds(&self) -> bool {
+        self.held.as_ref().is_none_or(|held| held.is_held())
+    }
+}
+
 fn derived_key(key: &[u8]) -> Vec<u8> {
     [b"d", key].concat()
 }
@@ -169,7 +240,10 @@ impl Drop for Store {
     fn drop(&mut self) {
         // Order matters: the mark says that the index has everything and is on disk.
         let closed = self.log.sync().is_ok() && self.index.flush().is_ok();
-        if closed && let Err(error) = open::mark_closed(&self.boot_mark) {
+        if closed
+            && let Some(mark) = &self.boot_mark
+            && let Err(error) = open::mark_closed(mark)
+        {
             tracing::warn!(%error, "the index could not be marked as closed");
         }
     }

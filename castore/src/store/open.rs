@@ -1,21 +1,16 @@
-//! Opening a store: recovering packs, deciding whether to believe the index, replaying.
+//! Opening a store: deciding whether to believe the index, recovering packs, replaying.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Store, StoreError, TREE_CACHE, TreeWeight};
-use crate::bytes::{LocalPacks, PackBackend, ReadPack};
+use super::{Store, StoreError, TREE_CACHE, TreeWeight, appended, objects, owner};
+use crate::bytes::{Durability, LocalPacks, PackBackend};
 use crate::durable::write_file;
-use crate::facts::{self, Facts, ReplayError};
+use crate::facts::{Facts, Journal};
 use crate::index::{Index, SledIndex};
-use crate::locations::Locations;
-use crate::log::{Leftover, Log};
-use crate::pack::format::TRAILER_LEN;
-use crate::pack::{
-    Footer, FrameDecoder, HEADER_LEN, Kind, PackError, PackId, ROW_LEN, RecordHeader, Row, recover,
-};
+use crate::log::Log;
 use crate::packs::Packs;
 use crate::workers::Workers;
 
@@ -48,6 +43,13 @@ pub struct Options<'a> {
     pub pack_target: u64,
     /// Threads that hash and compress; 0 for one per core.
     pub threads: usize,
+    /// Where packs lie, if not in the store's folder.
+    pub packs: Option<Arc<dyn PackBackend>>,
+    /// The index, if it is not an embedded one in the store's folder.
+    pub index: Option<Arc<dyn Index>>,
+    /// Whether the index is to be made anew from the packs. If these belonged to another index, they
+    /// belong to this one then.
+    pub rebuild: bool,
     /// Told how far opening has come, where it takes long.
     pub progress: &'a mut dyn FnMut(OpenProgress),
 }
@@ -55,11 +57,12 @@ pub struct Options<'a> {
 impl Options<'_> {
     /// The usual options, with somebody to tell how it goes.
     pub fn new(progress: &mut dyn FnMut(OpenProgress)) -> Options<'_> {
-        Options { pack_target: PACK_TARGET, threads: 0, progress }
+        let (packs, index) = (None, None);
+        Options { pack_target: PACK_TARGET, threads: 0, packs, index, rebuild: false, progress }
     }
 }
 
-fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+pub(super) fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     move |source| StoreError::File { what, path: path.to_owned(), source }
 }
 
@@ -81,65 +84,91 @@ fn index_is_sound(mark: &Path) -> bool {
     }
 }
 
-/// A sealed pack whose footer has been read, or only its last frame.
-struct Sealed {
-    id: PackId,
-    slot: u32,
-    footer: Footer,
-}
-
-/// A record of facts to replay.
-struct FactAt {
-    slot: u32,
-    row: Row,
-}
-
 impl Store {
     /// Opens the store in `dir`, or makes it. After a crash it recovers by itself.
     pub fn open(dir: &Path, options: Options<'_>) -> Result<Arc<Self>, StoreError> {
+        let Options { pack_target, threads, packs, index: elsewhere, rebuild, progress } = options;
         fs::create_dir_all(dir).map_err(at("cannot make", dir))?;
         let lock = lock(dir)?;
-        let pack_dir = dir.join("packs");
-        let backend = LocalPacks::open(&pack_dir).map_err(at("cannot open", &pack_dir))?;
-        let backend: Arc<dyn PackBackend> = Arc::new(backend);
-        let packs = Arc::new(Packs::new(backend.clone()));
-        let (sealed, mut leftovers) = find_packs(&*backend, &packs)?;
-
+        let backend: Arc<dyn PackBackend> = match packs {
+            Some(backend) => backend,
+            None => {
+                let dir = dir.join("packs");
+                Arc::new(LocalPacks::open(&dir).map_err(at("cannot open", &dir))?)
+            }
+        };
         let index_dir = dir.join("index");
-        let mark = index_dir.join("boot");
-        let index = open_index(&index_dir, &mark)?;
-        let applied = facts::applied(&*index)?;
-
+        if rebuild {
+            forget_index(&index_dir, elsewhere.as_deref())?;
+        }
+        owner::claim(dir, &*backend, elsewhere.as_deref(), rebuild)?;
+        let (index, boot_mark) = match elsewhere {
+            Some(index) => (index, None),
+            None => {
+                let mark = index_dir.join("boot");
+                (open_index(&index_dir, &mark)?, Some(mark))
+            }
+        };
+        let packs = Arc::new(Packs::new(backend.clone()));
         let places = index_dir.join("locations");
-        let locations = Locations::open(&places, packs.clone()).map_err(at("cannot open", &places));
-        let locations = Arc::new(locations?);
-        let mut replay = Vec::new();
-        let progress = options.progress;
-        load_footers(&packs, &locations, &sealed, applied, &mut replay, progress)?;
-        for leftover in &leftovers {
-            locations.add_recent(leftover.slot, &leftover.rows);
-            let facts = leftover.rows.iter().filter(|row| row.kind == Kind::Facts);
-            replay.extend(facts.map(|row| FactAt { slot: leftover.slot, row: *row }));
-        }
-        let last = replay_facts(&packs, &*index, applied, &replay, progress)?;
-        for leftover in &mut leftovers {
-            leftover.last_sequence = last;
-        }
-        let log =
-            Log::open(backend, packs.clone(), locations.clone(), options.pack_target, leftovers)?;
+        let (locations, registry, leftovers, journal) = match backend.durability() {
+            Durability::Synced => {
+                let opened = appended::open(&packs, &*index, &places, progress)?;
+                (opened.locations, None, opened.leftovers, Journal::Log)
+            }
+            Durability::Sealed => {
+                let opened = objects::open(&packs, &index, &places, progress)?;
+                let journal = Journal::Packs(backend.clone());
+                (opened.locations, Some(opened.registry), Vec::new(), journal)
+            }
+        };
+        let log = Log::open(
+            backend,
+            packs.clone(),
+            locations.clone(),
+            registry.clone(),
+            pack_target,
+            leftovers,
+        )?;
         let log = Arc::new(log);
-        let facts = Facts::open(index.clone(), log.clone())?;
-        Ok(Arc::new(Self {
+        let facts = Facts::open(index.clone(), log.clone(), journal)?;
+        let store = Arc::new(Self {
             facts,
             index,
             locations,
             log,
             packs,
+            registry,
+            flushes: Default::default(),
             trees: quick_cache::sync::Cache::with_weighter(1024, TREE_CACHE, TreeWeight),
-            workers: Workers::start(options.threads)?,
-            boot_mark: mark,
+            workers: Workers::start(threads)?,
+            boot_mark,
             _lock: lock,
-        }))
+        });
+        store.listen();
+        Ok(store)
+    }
+}
+
+/// Removes what the index holds, so that it is made anew.
+fn forget_index(dir: &Path, elsewhere: Option<&dyn Index>) -> Result<(), StoreError> {
+    if let Some(index) = elsewhere {
+        if let Some(shared) = index.shared()
+            && !shared.others()?.is_empty()
+        {
+            return Err(StoreError::InUse);
+        }
+        index.clear()?;
+    }
+    remove_dir(dir)
+}
+
+fn remove_dir(dir: &Path) -> Result<(), StoreError> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(at("cannot remove", dir)(error))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -167,9 +196,7 @@ fn open_index(dir: &Path, mark: &Path) -> Result<Arc<dyn Index>, StoreError> {
     let index = match index {
         Some(index) => index,
         None => {
-            if dir.exists() {
-                fs::remove_dir_all(dir).map_err(at("cannot remove", dir))?;
-            }
+            remove_dir(dir)?;
             fs::create_dir_all(dir).map_err(at("cannot make", dir))?;
             SledIndex::open(&engine)?
         }
@@ -177,143 +204,4 @@ fn open_index(dir: &Path, mark: &Path) -> Result<Arc<dyn Index>, StoreError> {
     let state = format!("open {}\n", boot_id());
     write_file(mark, state.as_bytes(), 0o644).map_err(at("cannot write", mark))?;
     Ok(Arc::new(index))
-}
-
-fn io_in(pack: PackId) -> impl Fn(io::Error) -> PackError {
-    move |source| PackError::Io { pack, source }
-}
-
-fn damaged(pack: PackId, offset: u64, what: &'static str) -> PackError {
-    PackError::Damaged { pack, offset, what }
-}
-
-/// Gives every pack a slot; cuts the torn tail off unsealed ones.
-fn find_packs(
-    backend: &dyn PackBackend,
-    packs: &Packs,
-) -> Result<(Vec<Sealed>, Vec<Leftover>), StoreError> {
-    let (mut sealed, mut leftovers) = (Vec::new(), Vec::new());
-    for listed in backend.list()? {
-        let id = listed.id;
-        let pack = backend.open(id, listed.sealed).map_err(io_in(id))?;
-        let len = pack.len().map_err(io_in(id))?;
-        if listed.sealed {
-            let footer = read_footer(id, &*pack, len)?;
-            sealed.push(Sealed { id, slot: packs.add(id, true, None), footer });
-            continue;
-        }
-        let found = recover(id, len, |offset, buffer| pack.read_at(offset, buffer));
-        let Some(found) = found.map_err(io_in(id))? else {
-            // Not even its start was written: it never held anything.
-            backend.discard(id).map_err(io_in(id))?;
-            continue;
-        };
-        if found.end < len && !found.sealed {
-            let torn = len - found.end;
-            tracing::warn!(pack = %id, bytes = torn, "cutting off an unfinished write");
-        }
-        let pack = backend.reopen(id, found.end).map_err(io_in(id))?;
-        // The records may never have been synced, and are about to be built on.
-        pack.sync().map_err(io_in(id))?;
-        let slot = packs.add(id, false, Some(pack.clone()));
-        let (end, rows) = (found.end, found.rows);
-        leftovers.push(Leftover { slot, pack, end, rows, last_sequence: 0 });
-    }
-    leftovers.sort_by_key(|leftover| std::cmp::Reverse(leftover.end));
-    Ok((sealed, leftovers))
-}
-
-fn read_footer(id: PackId, pack: &dyn ReadPack, len: u64) -> Result<Footer, PackError> {
-    let mut trailer = [0; TRAILER_LEN];
-    let at = len.checked_sub(TRAILER_LEN as u64);
-    let at = at.ok_or_else(|| damaged(id, 0, "it is too short to be a sealed pack"))?;
-    pack.read_at(at, &mut trailer).map_err(io_in(id))?;
-    Footer::parse(&trailer, len).ok_or_else(|| damaged(id, at, "its footer is not whole"))
-}
-
-fn footer_rows(packs: &Packs, pack: &Sealed) -> Result<Vec<Row>, PackError> {
-    let mut bytes = vec![0; pack.footer.rows as usize * ROW_LEN];
-    let reader = packs.get(pack.slot).map_err(io_in(pack.id))?;
-    reader.read_at(pack.footer.rows_at, &mut bytes).map_err(io_in(pack.id))?;
-    if !pack.footer.matches(&bytes) {
-        return Err(damaged(
-            pack.id,
-            pack.footer.rows_at,
-            "its footer does not match its checksum",
-        ));
-    }
-    let rows = bytes.chunks_exact(ROW_LEN).map(Row::parse).collect::<Option<Vec<Row>>>();
-    rows.ok_or_else(|| damaged(pack.id, pack.footer.rows_at, "its footer has an unknown kind"))
-}
-
-/// Reads the footers that no segment covers yet, and finds the facts the index has not seen.
-fn load_footers(
-    packs: &Packs,
-    locations: &Locations,
-    sealed: &[Sealed],
-    applied: u64,
-    replay: &mut Vec<FactAt>,
-    progress: &mut dyn FnMut(OpenProgress),
-) -> Result<(), StoreError> {
-    let covered = locations.covered();
-    let news = |pack: &Sealed| pack.footer.facts > 0 && pack.footer.last_sequence > applied;
-    let wanted: Vec<&Sealed> =
-        sealed.iter().filter(|pack| !covered.contains(&pack.slot) || news(pack)).collect();
-    let total = wanted.len() as u64;
-    for (done, pack) in (1..).zip(wanted) {
-        let rows = footer_rows(packs, pack)?;
-        if news(pack) {
-            let facts = rows.iter().filter(|row| row.kind == Kind::Facts);
-            replay.extend(facts.map(|row| FactAt { slot: pack.slot, row: *row }));
-        }
-        if !covered.contains(&pack.slot) {
-            locations.add_footer(pack.slot, pack.footer.rows_at, &rows)?;
-        }
-        progress(OpenProgress::Rebuilding { done, total });
-    }
-    Ok(())
-}
-
-/// Replays what the index has not seen, in order; returns the last sequence number there is.
-fn replay_facts(
-    packs: &Packs,
-    index: &dyn Index,
-    applied: u64,
-    facts: &[FactAt],
-    progress: &mut dyn FnMut(OpenProgress),
-) -> Result<u64, StoreError> {
-    let mut decoder = FrameDecoder::new()?;
-    let mut read = |fact: &FactAt| -> Result<Vec<u8>, StoreError> {
-        let id = packs.id_of(fact.slot)?;
-        let mut record = vec![0; HEADER_LEN + fact.row.stored as usize];
-        let reader = packs.get(fact.slot).map_err(io_in(id))?;
-        reader.read_at(fact.row.offset, &mut record).map_err(io_in(id))?;
-        let header = RecordHeader::parse(&record);
-        let sound = |h: &RecordHeader| h.expected_checksum(&record[HEADER_LEN..]) == h.checksum;
-        if !header.as_ref().is_some_and(sound) {
-            return Err(damaged(id, fact.row.offset, "a record of facts is not whole").into());
-        }
-        let mut plain = Vec::new();
-        decoder.append(&mut plain, &record[HEADER_LEN..], fact.row.plain as usize)?;
-        Ok(plain)
-    };
-    let broken = |error: ReplayError| match error {
-        ReplayError::Index(error) => StoreError::Index(error),
-        error => StoreError::Io(io::Error::new(io::ErrorKind::InvalidData, error)),
-    };
-    // First only the numbers: the facts of a large store do not fit into memory together.
-    let mut order = Vec::with_capacity(facts.len());
-    for (at, fact) in facts.iter().enumerate() {
-        let sequence = facts::sequence_of(&read(fact)?).map_err(broken)?;
-        if sequence > applied {
-            order.push((sequence, at));
-        }
-    }
-    order.sort_unstable();
-    let total = order.len() as u64;
-    for (done, (_, at)) in (1..).zip(&order) {
-        facts::replay(index, &read(&facts[*at])?).map_err(broken)?;
-        progress(OpenProgress::Replaying { done, total });
-    }
-    Ok(order.last().map_or(applied, |(sequence, _)| *sequence))
 }

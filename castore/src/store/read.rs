@@ -2,11 +2,12 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSliceMut};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Store, StoreError};
 use crate::Digest;
-use crate::bytes::Wait;
+use crate::bytes::{ReadPack, Wait};
 use crate::locations::{Location, Locations};
 use crate::pack::{FrameDecoder, HEADER_LEN, Kind, RecordHeader};
 use crate::tree::{ChunkList, ChunkRef, Tree};
@@ -40,21 +41,32 @@ impl Store {
     ) -> Result<(), StoreError> {
         let start = out.len();
         out.resize(start + location.stored as usize, 0);
+        let pack = self.packs.get(location.pack)?;
         let mut header = [0; HEADER_LEN];
-        let buffers = &mut [IoSliceMut::new(&mut header), IoSliceMut::new(&mut out[start..])];
-        self.packs.get(location.pack)?.read_vectored_at(location.offset, buffers, Wait::Yes)?;
-        check(digest, location, &header, &out[start..])
+        trusting(&*pack, extent(location), Wait::Yes, || {
+            let buffers = &mut [IoSliceMut::new(&mut header), IoSliceMut::new(&mut out[start..])];
+            pack.read_vectored_at(location.offset, buffers, Wait::Yes)?;
+            check(digest, location, &header, &out[start..])
+        })
     }
 
     fn record(&self, kind: Kind, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some(location) = self.locate(kind, digest)? else {
-            return Ok(None);
-        };
+        match self.locate(kind, digest)? {
+            Some(location) => self.record_at(digest, &location).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn named_record(&self, kind: Kind, digest: &Digest) -> Result<Vec<u8>, StoreError> {
+        self.record_at(digest, &self.find(kind, digest)?)
+    }
+
+    fn record_at(&self, digest: &Digest, location: &Location) -> Result<Vec<u8>, StoreError> {
         let mut stored = Vec::new();
-        self.stored(digest, &location, &mut stored)?;
+        self.stored(digest, location, &mut stored)?;
         let mut plain = Vec::with_capacity(location.plain as usize);
         decode(&mut plain, &stored, location.plain as usize)?;
-        Ok(Some(plain))
+        Ok(plain)
     }
 
     /// The tree of that digest, checked against it.
@@ -70,8 +82,7 @@ impl Store {
     /// The tree of that digest as it is encoded, checked against it.
     pub fn encoded_tree(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
         let kind = Kind::Tree;
-        let missing = StoreError::Missing { kind, digest: *digest };
-        let bytes = self.record(kind, digest)?.ok_or(missing)?;
+        let bytes = self.named_record(kind, digest)?;
         if Digest::of(&bytes) != *digest {
             let what = "its bytes have another digest".to_owned();
             return Err(StoreError::Damaged { kind, digest: *digest, what });
@@ -83,8 +94,7 @@ impl Store {
     /// a tree names it.
     pub fn encoded_list(&self, blob: &Digest, list: &Digest) -> Result<Vec<u8>, StoreError> {
         let kind = Kind::ChunkList;
-        let missing = StoreError::Missing { kind, digest: *blob };
-        let bytes = self.record(kind, blob)?.ok_or(missing)?;
+        let bytes = self.named_record(kind, blob)?;
         if Digest::of(&bytes) != *list {
             let what = "it is not the list that the tree names".to_owned();
             return Err(StoreError::Damaged { kind, digest: *blob, what });
@@ -158,30 +168,92 @@ impl Store {
         }
         let mut headers = vec![[0u8; HEADER_LEN]; records.len()];
         let mut waste = vec![0u8; total_gap];
-        let mut slices = Vec::with_capacity(records.len() * 2);
-        let mut rest = &mut waste[..];
-        let mut end = start.offset;
-        for (((_, location), header), buffer) in
-            records.iter().zip(&mut headers).zip(buffers.iter_mut())
-        {
-            let (between, later) = rest.split_at_mut(gap(end, location));
-            rest = later;
-            if !between.is_empty() {
-                slices.push(IoSliceMut::new(between));
+        let whole = start.offset..end;
+        let pack = self.packs.get(start.pack)?;
+        trusting(&*pack, whole, wait, || {
+            read_into(&*pack, records, &mut headers, &mut waste, buffers, wait)?;
+            for (((digest, location), header), buffer) in
+                records.iter().zip(&headers).zip(&*buffers)
+            {
+                check(digest, location, header, buffer.as_deref().unwrap_or_default())?;
             }
-            slices.push(IoSliceMut::new(header));
-            if let Some(buffer) = buffer.as_deref_mut() {
-                slices.push(IoSliceMut::new(buffer));
-            }
-            end = location.offset + (HEADER_LEN + location.stored as usize) as u64;
-        }
-        self.packs.get(start.pack)?.read_vectored_at(start.offset, &mut slices, wait)?;
-        drop(slices);
-        for (((digest, location), header), buffer) in records.iter().zip(&headers).zip(buffers) {
-            check(digest, location, header, buffer.as_deref().unwrap_or_default())?;
-        }
-        Ok(())
+            Ok(())
+        })
     }
+
+    /// Says that these records, each after the other, will be read soon. Returns at once.
+    pub fn will_read(&self, records: &[(Digest, Location)]) {
+        let mut first = 0;
+        while first < records.len() {
+            let next = first + run_length(&records[first..]);
+            let (start, last) = (&records[first].1, &records[next - 1].1);
+            if let Ok(pack) = self.packs.get(start.pack) {
+                pack.will_read(start.offset..extent(last).end);
+            }
+            first = next;
+        }
+    }
+}
+
+/// Where a record lies in its pack, header and all.
+fn extent(location: &Location) -> Range<u64> {
+    location.offset..location.offset + (HEADER_LEN + location.stored as usize) as u64
+}
+
+/// How often a read is tried that gives damaged bytes: it may be a cache, or the network, that is at
+/// fault, and not the pack.
+const READS: u32 = 3;
+
+/// Reads again what turned out to be damaged, past caches.
+fn trusting(
+    pack: &dyn ReadPack,
+    range: Range<u64>,
+    wait: Wait,
+    mut read: impl FnMut() -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut tries = 1;
+    loop {
+        match read() {
+            Err(StoreError::Damaged { kind, digest, what }) if tries < READS => {
+                tracing::debug!(?kind, %digest, what, "damaged bytes; reading them again");
+                pack.distrust(range.clone());
+                if wait == Wait::No {
+                    return Err(io::Error::from(io::ErrorKind::WouldBlock).into());
+                }
+                tries += 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// One read for records that lie one behind the other: their headers, their frames, and what is
+/// between.
+fn read_into(
+    pack: &dyn ReadPack,
+    records: &[(Digest, Location)],
+    headers: &mut [[u8; HEADER_LEN]],
+    waste: &mut [u8],
+    buffers: &mut [Option<&mut [u8]>],
+    wait: Wait,
+) -> Result<(), StoreError> {
+    let Some((_, start)) = records.first() else { return Ok(()) };
+    let mut slices = Vec::with_capacity(records.len() * 2);
+    let mut rest = waste;
+    let mut end = start.offset;
+    for (((_, location), header), buffer) in records.iter().zip(headers).zip(buffers.iter_mut()) {
+        let (between, later) = rest.split_at_mut((location.offset - end) as usize);
+        rest = later;
+        if !between.is_empty() {
+            slices.push(IoSliceMut::new(between));
+        }
+        slices.push(IoSliceMut::new(header));
+        if let Some(buffer) = buffer.as_deref_mut() {
+            slices.push(IoSliceMut::new(buffer));
+        }
+        end = extent(location).end;
+    }
+    Ok(pack.read_vectored_at(start.offset, &mut slices, wait)?)
 }
 
 thread_local! {
@@ -254,8 +326,7 @@ impl Reader {
     fn append_decoded(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), StoreError> {
         let (kind, digest) = (Kind::Chunk, chunk.digest);
         let damaged = |what: &str| StoreError::Damaged { kind, digest, what: what.to_owned() };
-        let location =
-            self.store.locate(kind, &digest)?.ok_or(StoreError::Missing { kind, digest })?;
+        let location = self.store.find(kind, &digest)?;
         if location.plain != chunk.size {
             return Err(damaged("it has not the length that its list gives"));
         }
