@@ -93,4 +93,22 @@ impl Store {
         }
         Ok(None)
     }
+
+    /// The same for many chunks, those included that another process has taken in lately.
+    pub fn held_all(
+        &self,
+        holders: &[Holder],
+        chunks: &[Digest],
+    ) -> Result<Vec<Option<Location>>, StoreError> {
+        let mut found: Vec<Option<Location>> =
+            chunks.iter().map(|chunk| self.held(holders, chunk)).collect::<Result<_, _>>()?;
+        if self.is_shared() && found.iter().any(Option::is_none) {
+            self.catch_up()?;
+            for (found, chunk) in found.iter_mut().zip(chunks).filter(|(found, _)| found.is_none())
+            {
+                *found = self.held(holders, chunk)?;
+            }
+        }
+        Ok(found)
+    }
 }

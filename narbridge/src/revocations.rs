@@ -10,7 +10,7 @@ use castore::{Expected, Store, StoreError, Transaction};
 use prost::Message;
 
 use crate::records::{RecordError, RevocationRecord, decode};
-use crate::storehouse::now;
+use crate::storehouse::{REVOCATIONS, now};
 
 /// Longer marks are no token's: tokens themselves are not much longer.
 const MAX_MARK: usize = 4096;
@@ -50,6 +50,19 @@ impl Revocations {
         Ok(Self { store, ids, subjects })
     }
 
+    /// Reads what has been revoked by others. Blocks.
+    pub(crate) fn reload(&self) -> Result<(), RevocationError> {
+        for (times, prefix) in [(&self.ids, ID), (&self.subjects, SUBJECT)] {
+            let found = load(&self.store, prefix)?;
+            let mut times = times.write().unwrap_or_else(PoisonError::into_inner);
+            for (mark, revoked) in found {
+                let time = times.entry(mark).or_default();
+                *time = revoked.max(*time);
+            }
+        }
+        Ok(())
+    }
+
     /// Revokes the token with that id. When this returns it is durable. Blocks.
     pub fn revoke_id(&self, id: &str) -> Result<(), RevocationError> {
         self.revoke(ID, &self.ids, id)
@@ -82,6 +95,7 @@ impl Revocations {
             let mut transaction = Transaction::default();
             let record = RevocationRecord { revoked }.encode_to_vec();
             transaction.put(key.clone(), record, Expected::as_read(before.as_ref()));
+            transaction.touch(REVOCATIONS);
             match self.store.commit(transaction) {
                 Ok(_) => {
                     let mut times = times.write().unwrap_or_else(PoisonError::into_inner);

@@ -34,8 +34,8 @@ impl Cache {
     pub fn chunk_records(&self, digests: &[Digest]) -> Result<ChunkRecords, StoreError> {
         let holders = [self.holder()];
         let (mut records, mut len) = (Vec::new(), 0);
-        for digest in digests {
-            let Some(location) = self.store.held(&holders, digest)? else { continue };
+        for (digest, found) in digests.iter().zip(self.store.held_all(&holders, digests)?) {
+            let Some(location) = found else { continue };
             len += record_len(&location) as u64;
             if len > MAX_CHUNKS_ANSWER as u64 && !records.is_empty() {
                 len -= record_len(&location) as u64;

@@ -29,7 +29,7 @@ pub use name::{CacheName, InvalidCacheName};
 pub use nars::{NarFile, NarName, NarUploadError, UploadedNar};
 pub use profiles::{InvalidProfile, Profile};
 pub use publish::PublishError;
-pub use push::{PushError, PushOutcome, Pusher};
+pub use push::{PushError, PushOutcome, Pusher, Verified};
 pub use settings::{CacheChanges, CacheSettings, SettingError, UpstreamKey};
 pub use sync::{InvalidQuestion, Synced};
 pub use whole::{PublishNarError, PublishedNar};
@@ -130,6 +130,11 @@ impl Cache {
     /// Whether this one was made from an earlier record of the cache than `other`.
     pub(crate) fn is_older_than(&self, other: &Self) -> bool {
         self.since < other.since
+    }
+
+    /// Whether it was made from the record of that sequence number.
+    pub(crate) fn is_since(&self, sequence: u64) -> bool {
+        self.since == sequence
     }
 
     /// Its name.

@@ -1,5 +1,7 @@
 //! Publishing a path: a narinfo is checked against the NAR that came before it.
 
+use std::collections::HashSet;
+
 use castore::{Expected, StoreError, Transaction};
 use nix_compat::narinfo::{self, NarInfo};
 use nix_compat::nixhash::{NixHash, Sha256};
@@ -73,10 +75,57 @@ impl Cache {
         nar: &UploadedNar,
         uploader: &str,
     ) -> Result<u64, PublishError> {
-        if info.signatures.len() > MAX_SIGNATURES {
-            let why = format!("{} are too many: {MAX_SIGNATURES} are kept", info.signatures.len());
-            return Err(wrong("Sig", why));
+        let lost =
+            || Err(CacheError::from(StoreError::Io(std::io::ErrorKind::Other.into())).into());
+        self.record_all(vec![(info, nar, uploader)]).pop().unwrap_or_else(lost)
+    }
+
+    /// The same for many paths with one write. Each happens or not by itself.
+    pub(super) fn record_all(
+        &self,
+        paths: Vec<(&NarInfo<'_>, &UploadedNar, &str)>,
+    ) -> Vec<Result<u64, PublishError>> {
+        let mut outcomes: Vec<Option<Result<u64, PublishError>>> =
+            paths.iter().map(|_| None).collect();
+        // The transactions of one write must not build on each other, so of two that are about the
+        // same path the second waits.
+        while outcomes.iter().any(Option::is_none) {
+            let (mut transactions, mut at, mut hashes) = (Vec::new(), Vec::new(), HashSet::new());
+            for (index, (info, nar, uploader)) in paths.iter().enumerate() {
+                if outcomes[index].is_some() || !hashes.insert(info.store_path.hash()) {
+                    continue;
+                }
+                match self.transaction(info, nar, uploader) {
+                    Ok((transaction, file_size)) => {
+                        transactions.push(transaction);
+                        at.push((index, file_size));
+                    }
+                    Err(error) => outcomes[index] = Some(Err(error)),
+                }
+            }
+            for ((index, file_size), done) in
+                at.into_iter().zip(self.store.commit_all(transactions))
+            {
+                outcomes[index] = match done {
+                    Ok(_) => Some(Ok(file_size)),
+                    // Somebody else wrote to the same keys: it is read again.
+                    Err(castore::CommitError::Conflict) => continue,
+                    Err(error) => Some(Err(CacheError::from(StoreError::from(error)).into())),
+                };
+                self.forget_narinfo(paths[index].0.store_path.hash());
+            }
         }
+        outcomes.into_iter().flatten().collect()
+    }
+
+    /// The transaction that makes a path visible, and the length of its NAR as it is served.
+    fn transaction(
+        &self,
+        info: &NarInfo<'_>,
+        nar: &UploadedNar,
+        uploader: &str,
+    ) -> Result<(Transaction, u64), PublishError> {
+        check_signatures(info)?;
         let hash = info.store_path.hash();
         let mut record = PathRecord {
             name: info.store_path.name().to_owned(),
@@ -95,31 +144,23 @@ impl Cache {
         let by_nar_hash =
             UploadedNar { compression: Compression::None, file_size: nar.nar_size, ..nar.clone() };
         let key = path_key(self.number, hash);
-        loop {
-            let before = self.store.fact(&key)?;
-            let expected = Expected::as_read(before.as_ref());
-            if let Some(fact) = before {
-                let before: PathRecord =
-                    decode(&format!("path {hash}"), &fact.value).map_err(CacheError::from)?;
-                if before.nar_hash == record.nar_hash {
-                    keep_signatures(&mut record.signatures, before.signatures);
-                }
-            }
-            let mut transaction = Transaction::default();
-            transaction.put(key.clone(), record.encode_to_vec(), expected);
-            transaction.put(
-                nar_key(self.number, nar.nar_hash),
-                by_nar_hash.to_record().encode_to_vec(),
-                Expected::Anything,
-            );
-            match self.store.commit(transaction) {
-                Ok(_) => break,
-                Err(castore::CommitError::Conflict) => continue,
-                Err(error) => return Err(StoreError::from(error).into()),
+        let before = self.store.fact(&key)?;
+        let expected = Expected::as_read(before.as_ref());
+        if let Some(fact) = before {
+            let before: PathRecord =
+                decode(&format!("path {hash}"), &fact.value).map_err(CacheError::from)?;
+            if before.nar_hash == record.nar_hash {
+                keep_signatures(&mut record.signatures, before.signatures);
             }
         }
-        self.forget_narinfo(hash);
-        Ok(record.file_size)
+        let mut transaction = Transaction::default();
+        transaction.put(key, record.encode_to_vec(), expected);
+        transaction.put(
+            nar_key(self.number, nar.nar_hash),
+            by_nar_hash.to_record().encode_to_vec(),
+            Expected::Anything,
+        );
+        Ok((transaction, record.file_size))
     }
 
     /// Finds the NAR that the narinfo is about, and holds each of its claims against it.
@@ -194,7 +235,7 @@ impl Cache {
         Ok(())
     }
 
-    fn zstd_len(&self, nar: &UploadedNar) -> Result<u64, PublishError> {
+    pub(super) fn zstd_len(&self, nar: &UploadedNar) -> Result<u64, PublishError> {
         let tree = self.store.tree(&nar.tree)?;
         let plan = self.zstd_plan(&nar.tree, &tree).map_err(CacheError::from)?;
         Ok(plan.total_len())
@@ -210,6 +251,14 @@ fn base_names(references: &[StorePath]) -> Vec<String> {
 
 /// Signatures of a path. Nobody verifies them here, and everybody is sent them.
 const MAX_SIGNATURES: usize = 64;
+
+pub(super) fn check_signatures(info: &NarInfo<'_>) -> Result<(), PublishError> {
+    if info.signatures.len() <= MAX_SIGNATURES {
+        return Ok(());
+    }
+    let why = format!("{} are too many: {MAX_SIGNATURES} are kept", info.signatures.len());
+    Err(wrong("Sig", why))
+}
 
 /// Signatures that came earlier stay.
 fn keep_signatures(signatures: &mut Vec<String>, before: Vec<String>) {

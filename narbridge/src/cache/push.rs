@@ -14,7 +14,7 @@ use nix_compat::store_path::StorePathHash;
 use sha2::Digest as _;
 
 use super::nars::UploadedNar;
-use super::publish::wrong;
+use super::publish::{check_signatures, wrong};
 use super::{Cache, CacheError, PublishError};
 use crate::compression::Compression;
 use crate::nar::Walk;
@@ -34,12 +34,18 @@ pub struct Pusher {
 }
 
 /// What became of a path.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PushOutcome {
-    /// It is durable and visible.
-    Published,
+    /// It is as it was said to be, and can be published.
+    Verified(Box<Verified>),
     /// These chunks have to be sent first.
     Missing(Vec<Digest>),
+}
+
+/// A path that was pushed and verified. [`Cache::publish_verified`] makes it durable and visible.
+pub struct Verified {
+    info: NarInfo<'static>,
+    nar: UploadedNar,
+    subject: String,
 }
 
 /// Why a push went wrong.
@@ -99,10 +105,11 @@ impl Cache {
     /// For each chunk, whether it is missing. Blocks.
     pub fn missing_chunks(
         &self,
-        digests: impl Iterator<Item = Digest>,
+        digests: &[Digest],
         pusher: &Pusher,
     ) -> Result<Vec<bool>, StoreError> {
-        digests.map(|digest| Ok(self.store.held(&pusher.holders, &digest)?.is_none())).collect()
+        let found = self.store.held_all(&pusher.holders, digests)?;
+        Ok(found.iter().map(Option::is_none).collect())
     }
 
     /// Takes in chunks as records one behind the other. Durable with the path that needs them.
@@ -117,6 +124,18 @@ impl Cache {
 
     /// The bytes of a manifest that was sent as chunks; what is missing of it, if anything is.
     pub fn sent_manifest(
+        &self,
+        chunks: &[Digest],
+        pusher: &Pusher,
+        gathered: &mut bool,
+    ) -> Result<Result<Vec<u8>, Vec<Digest>>, PushError> {
+        match self.read_manifest(chunks, pusher)? {
+            Err(_) if self.gather_once(gathered)? => self.read_manifest(chunks, pusher),
+            read => Ok(read),
+        }
+    }
+
+    fn read_manifest(
         &self,
         chunks: &[Digest],
         pusher: &Pusher,
@@ -138,32 +157,37 @@ impl Cache {
         Ok(if missing.is_empty() { Ok(out) } else { Err(missing) })
     }
 
-    /// Publishes a path whose chunks came before. `info` says what it is to be (its URL does not
-    /// matter), `tree` and `lists` what it holds. The NAR is made and hashed before anything is
-    /// visible; that may take long, and is given up when `wanted` says so. Blocks.
-    pub fn publish_pushed(
+    /// Verifies a path whose chunks came before. `info` says what it is to be (its URL does not
+    /// matter), `tree` and `lists` what it holds. The NAR is made and hashed; that may take long, and
+    /// is given up when `wanted` says so. Chunks that are missing are `gathered` from the other
+    /// servers once. Blocks.
+    pub fn verify_pushed(
         &self,
-        info: &NarInfo<'_>,
+        info: NarInfo<'static>,
         tree: Vec<u8>,
         lists: Vec<Vec<u8>>,
         pusher: &Pusher,
         max_nar_size: u64,
+        gathered: &mut bool,
         wanted: &dyn Fn() -> bool,
     ) -> Result<PushOutcome, PushError> {
         if info.nar_size > max_nar_size {
             let why = format!("this server takes {max_nar_size} bytes (--max-nar-size)");
             return Err(wrong("NarSize", why).into());
         }
-        self.check_content_address(info, info.nar_hash)?;
+        self.check_content_address(&info, info.nar_hash)?;
         let mut assembly = self.store.assemble(tree, lists)?;
-        let missing = assembly.missing(&pusher.holders)?;
+        let mut missing = assembly.missing(&pusher.holders)?;
+        if !missing.is_empty() && self.gather_once(gathered)? {
+            missing = assembly.missing(&pusher.holders)?;
+        }
         if !missing.is_empty() {
             return Ok(PushOutcome::Missing(missing));
         }
         let root = assembly.tree().root().encode();
         let digest = Digest::of(assembly.encoded());
-        if !(assembly.is_proven() && self.is_verified(&digest, info)?) {
-            verify(&mut assembly, info, wanted)?;
+        if !(assembly.is_proven() && self.is_verified(&digest, &info)?) {
+            verify(&mut assembly, &info, wanted)?;
         }
         let tree = assembly.finish(self.holder())?;
         let verified = verified_value(info.nar_hash, info.nar_size);
@@ -176,8 +200,27 @@ impl Cache {
             compression: Compression::None,
             file_size: info.nar_size,
         };
-        self.record(info, &nar, &pusher.subject)?;
-        Ok(PushOutcome::Published)
+        // What could still keep it from being published comes up before others build on it.
+        check_signatures(&info)?;
+        self.zstd_len(&nar)?;
+        let subject = pusher.subject.clone();
+        Ok(PushOutcome::Verified(Box::new(Verified { info, nar, subject })))
+    }
+
+    /// Makes paths durable and visible, all with one write. Blocks.
+    pub fn publish_verified(&self, paths: &[Verified]) -> Vec<Result<(), PushError>> {
+        let records = paths.iter().map(|path| (&path.info, &path.nar, &path.subject[..])).collect();
+        self.record_all(records).into_iter().map(|done| Ok(done.map(drop)?)).collect()
+    }
+
+    /// What was sent to other servers of this store is here after this. Only done once for all the
+    /// paths of a request, and not at all where nobody else is.
+    fn gather_once(&self, gathered: &mut bool) -> Result<bool, StoreError> {
+        if std::mem::replace(gathered, true) || !self.store.is_shared() {
+            return Ok(false);
+        }
+        self.store.gather()?;
+        Ok(true)
     }
 
     /// Whether this very tree, which is still there, was found to be this NAR before.

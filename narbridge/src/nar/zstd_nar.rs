@@ -65,9 +65,8 @@ impl ZstdPlan {
             plan.add(Piece::Framing(length));
             let Some(file) = file else { break };
             for chunk in store.chunks_of(tree, &file.digest, file.size)? {
-                let (kind, digest) = (Kind::Chunk, chunk.digest);
-                let location = store.locate(kind, &digest)?;
-                let location = location.ok_or(StoreError::Missing { kind, digest })?;
+                let digest = chunk.digest;
+                let location = store.find(Kind::Chunk, &digest)?;
                 plan.add(if chunk.patches.is_empty() {
                     Piece::Stored(digest, location)
                 } else {

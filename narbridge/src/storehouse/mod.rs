@@ -1,6 +1,7 @@
 //! The storehouse: one castore, the server's key, and the caches over them.
 
 mod error;
+mod fresh;
 mod keys;
 mod tenants;
 
@@ -9,9 +10,10 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use castore::{Options, Store};
+use castore::{Fact, Options, Store};
 
 pub use error::StorehouseError;
+pub(crate) use fresh::REVOCATIONS;
 
 use crate::cache::{Cache, CacheName};
 use crate::records::{CACHES, CacheRecord, RecordError, decode};
@@ -25,6 +27,7 @@ pub struct Storehouse {
     revocations: Arc<Revocations>,
     /// All of them, destroyed ones included.
     caches: RwLock<Caches>,
+    fresh: fresh::Fresh,
 }
 
 type Caches = HashMap<CacheName, Arc<Cache>>;
@@ -32,10 +35,20 @@ type Caches = HashMap<CacheName, Arc<Cache>>;
 impl Storehouse {
     /// Opens the storehouse in `dir`, making it where there is none.
     pub fn open(dir: &Path, options: Options<'_>) -> Result<Self, StorehouseError> {
+        Self::open_with_key(dir, &dir.join("server-key"), options)
+    }
+
+    /// The same with the server's key in a file elsewhere, made where there is none.
+    pub fn open_with_key(
+        dir: &Path,
+        key: &Path,
+        options: Options<'_>,
+    ) -> Result<Self, StorehouseError> {
         let store = Store::open(dir, options)?;
-        let key = ServerKey::load_or_make(&dir.join("server-key"))?;
+        let key = ServerKey::load_or_make(key)?;
+        let fresh = fresh::Fresh::default();
         let revocations = Arc::new(Revocations::open(store.clone())?);
-        let house = Self { store, key, revocations, caches: RwLock::default() };
+        let house = Self { store, key, revocations, caches: RwLock::default(), fresh };
         house.load_caches()?;
         Ok(house)
     }
@@ -75,8 +88,8 @@ impl Storehouse {
         self.caches.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Reads all caches; those that are known as they are stay.
     fn load_caches(&self) -> Result<(), StorehouseError> {
-        let mut caches = self.write_caches();
         let mut after: Option<Vec<u8>> = None;
         loop {
             let page = self.store.scan_facts(CACHES, after.as_deref(), 100)?;
@@ -85,15 +98,22 @@ impl Storehouse {
             };
             after = Some(last.clone());
             for (key, fact) in page {
-                let name = String::from_utf8_lossy(&key[CACHES.len()..]).into_owned();
-                let record: CacheRecord = decode(&format!("cache {name}"), &fact.value)?;
-                let name: CacheName = name
-                    .parse()
-                    .map_err(|error| RecordError::new(format!("cache {name}"), error))?;
-                let cache = self.make(&name, &record, None)?.since(fact.sequence);
-                caches.insert(name, Arc::new(cache));
+                self.load_cache(&String::from_utf8_lossy(&key[CACHES.len()..]), &fact)?;
             }
         }
+    }
+
+    fn load_cache(&self, name: &str, fact: &Fact) -> Result<(), StorehouseError> {
+        let known = self.read_caches().get(name).cloned();
+        if known.as_ref().is_some_and(|known| known.is_since(fact.sequence)) {
+            return Ok(());
+        }
+        let record: CacheRecord = decode(&format!("cache {name}"), &fact.value)?;
+        let name: CacheName =
+            name.parse().map_err(|error| RecordError::new(format!("cache {name}"), error))?;
+        let cache = self.make(&name, &record, known.as_deref())?.since(fact.sequence);
+        tenants::put(&mut self.write_caches(), cache);
+        Ok(())
     }
 }
 

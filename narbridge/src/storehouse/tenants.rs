@@ -12,6 +12,7 @@ use castore::{CommitError, Expected, StoreError, Transaction};
 use nix_compat::signature::SigningKey;
 use prost::Message;
 
+use super::fresh::CACHES;
 use super::{Caches, Storehouse, StorehouseError, now};
 use crate::cache::{Cache, CacheChanges, CacheName, CacheSettings};
 use crate::records::{CacheRecord, LAST_NUMBER, cache_key, decode};
@@ -51,6 +52,7 @@ impl Storehouse {
             let number = record.number.to_be_bytes().to_vec();
             transaction.put(LAST_NUMBER.to_vec(), number, Expected::as_read(last.as_ref()));
             transaction.put(cache_key(name.as_str()), record.encode_to_vec(), Expected::Absent);
+            transaction.touch(CACHES);
             match self.store.commit(transaction) {
                 Ok(sequence) => return Ok(put(&mut self.write_caches(), cache.since(sequence))),
                 Err(CommitError::Conflict) => continue,
@@ -163,6 +165,7 @@ impl Storehouse {
             }
             let mut transaction = Transaction::default();
             transaction.put(key, value, Expected::as_read(Some(&fact)));
+            transaction.touch(CACHES);
             match self.store.commit(transaction) {
                 Ok(sequence) => return Ok(cache.since(sequence)),
                 Err(CommitError::Conflict) => continue,
@@ -187,7 +190,7 @@ impl Storehouse {
 }
 
 /// Lets everybody see a cache, unless a later change is seen already.
-fn put(caches: &mut Caches, cache: Cache) -> Arc<Cache> {
+pub(super) fn put(caches: &mut Caches, cache: Cache) -> Arc<Cache> {
     let cache = Arc::new(cache);
     match caches.entry(cache.name().clone()) {
         Entry::Occupied(mut entry) => {

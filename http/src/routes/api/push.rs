@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, StatusCode, header};
@@ -15,7 +15,7 @@ use granary_api::push::{
     PathOutcome, PublishPath,
 };
 use narbridge::Cache;
-use narbridge::cache::{PublishError, PushError, PushOutcome, Pusher};
+use narbridge::cache::{PublishError, PushError, PushOutcome, Pusher, Verified};
 use nix_compat::narinfo::{Flags, NarInfo};
 use nix_compat::nixhash::Sha256;
 use prost::Message;
@@ -45,6 +45,12 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
 /// The longest message of `paths`: the manifest, and some thousand references.
 const MAX_MESSAGE: usize = MAX_INLINE_MANIFEST + 1024 * 1024;
+
+/// Paths that become visible with one write. What a write costs, where packs are objects, does not
+/// depend on how many they are.
+const PUBLISH_AT_ONCE: usize = 256;
+/// For so long at most, paths that are verified wait for others to share their write.
+const PUBLISH_AFTER: Duration = Duration::from_secs(3);
 
 /// The most chunks that an outcome names as missing; the rest come up when these are there.
 const MAX_NAMED: usize = 10_000;
@@ -82,7 +88,7 @@ pub(super) async fn missing_chunks(call: Call, cache: &str) -> Result<Response, 
     let Admitted { cache, pusher } = admit(&call, cache)?;
     let digests = digests(&read_small(call.body, MAX_QUESTION).await?)?;
     let bitmap = blocking(move || {
-        let missing = cache.missing_chunks(digests.into_iter(), &pusher)?;
+        let missing = cache.missing_chunks(&digests, &pusher)?;
         let byte =
             |bits: &[bool]| bits.iter().rev().fold(0, |byte, bit| byte << 1 | u8::from(*bit));
         Ok::<Vec<u8>, ApiError>(missing.chunks(8).map(byte).collect())
@@ -140,7 +146,8 @@ pub(super) async fn paths(call: Call, cache: &str) -> Result<Response, ApiError>
     Ok(response)
 }
 
-/// Publishes one path after the other, for as long as somebody waits for the outcomes.
+/// Verifies one path after the other and publishes many at once, for as long as somebody waits for
+/// the outcomes.
 fn publish_all(
     cache: &Cache,
     pusher: &Pusher,
@@ -148,12 +155,26 @@ fn publish_all(
     max_nar_size: u64,
     outcomes: &mpsc::Sender<Result<PathOutcome, ApiError>>,
 ) {
-    let mut unpublished = HashSet::new();
     let wanted = || !outcomes.is_closed();
-    for message in messages {
-        let outcome = publish(cache, pusher, &message, max_nar_size, &mut unpublished, &wanted);
-        let failed = outcome.is_err();
-        if outcomes.blocking_send(outcome).is_err() || failed {
+    let mut publication = Publication {
+        cache,
+        pusher,
+        max_nar_size,
+        wanted: &wanted,
+        unpublished: HashSet::new(),
+        gathered: false,
+        waiting: Vec::new(),
+        since: Instant::now(),
+    };
+    let last = messages.len().saturating_sub(1);
+    for (at, message) in messages.into_iter().enumerate() {
+        publication.add(&message);
+        if (at == last || publication.is_full())
+            && publication
+                .publish()
+                .into_iter()
+                .any(|done| outcomes.blocking_send(Ok(done)).is_err())
+        {
             return;
         }
     }
@@ -233,6 +254,14 @@ enum Trouble {
 }
 
 impl Trouble {
+    /// What the client is told.
+    fn outcome(self) -> PathOutcome {
+        match self {
+            Self::Refused(why) => outcome(Outcome::Refused, why, &[]),
+            Self::Ours => outcome(Outcome::Failed, FAILED.to_owned(), &[]),
+        }
+    }
+
     fn ours(error: impl Into<ApiError>) -> Self {
         // Making it one writes it to the log.
         let _: ApiError = error.into();
@@ -255,60 +284,111 @@ impl From<PushError> for Trouble {
     }
 }
 
-/// Publishes one path, unless it refers to one that was to be published before it and was not.
-fn publish(
-    cache: &Cache,
-    pusher: &Pusher,
-    message: &[u8],
-    max_nar_size: u64,
-    unpublished: &mut HashSet<String>,
-    wanted: &dyn Fn() -> bool,
-) -> Result<PathOutcome, ApiError> {
-    let path = match PublishPath::decode(message) {
-        Ok(path) => path,
-        Err(error) => return Ok(outcome(Outcome::Refused, format!("the message: {error}"), &[])),
-    };
-    let name = path.store_path.clone();
-    let result = if path.references.iter().any(|other| unpublished.contains(other)) {
-        outcome(Outcome::Deferred, String::new(), &[])
-    } else {
-        match try_publish(cache, pusher, path, max_nar_size, wanted) {
-            Ok(PushOutcome::Published) => {
-                return Ok(outcome(Outcome::Published, String::new(), &[]));
-            }
-            Ok(PushOutcome::Missing(missing)) => outcome(Outcome::Missing, String::new(), &missing),
-            Err(Trouble::Refused(why)) => outcome(Outcome::Refused, why, &[]),
-            Err(Trouble::Ours) => outcome(Outcome::Failed, FAILED.to_owned(), &[]),
-        }
-    };
-    unpublished.insert(name);
-    Ok(result)
+/// A path whose outcome has not been told.
+enum Waiting {
+    /// It is known already.
+    Told(PathOutcome),
+    /// It can be published.
+    Ready(Box<Verified>),
 }
 
-fn try_publish(
-    cache: &Cache,
-    pusher: &Pusher,
-    path: PublishPath,
+/// The paths of a request on their way to being visible.
+struct Publication<'a> {
+    cache: &'a Cache,
+    pusher: &'a Pusher,
     max_nar_size: u64,
-    wanted: &dyn Fn() -> bool,
-) -> Result<PushOutcome, Trouble> {
-    let wrong =
-        |field: &str, why: &dyn std::fmt::Display| Trouble::Refused(format!("{field}: {why}"));
-    let info = path_info(&path).map_err(Trouble::Refused)?;
-    let manifest = if path.manifest_chunks.is_empty() {
-        path.manifest
-    } else {
-        let digests = path.manifest_chunks.iter().map(|bytes| Digest::from_slice(bytes));
-        let digests: Option<Vec<Digest>> = digests.collect();
-        let digests = digests.ok_or_else(|| wrong("manifest", &"a digest has not 32 bytes"))?;
-        match cache.sent_manifest(&digests, pusher)? {
-            Ok(bytes) => bytes,
-            Err(missing) => return Ok(PushOutcome::Missing(missing)),
+    wanted: &'a dyn Fn() -> bool,
+    /// Paths that were to be published and were not.
+    unpublished: HashSet<String>,
+    /// Whether other servers were asked for what they hold back.
+    gathered: bool,
+    waiting: Vec<(String, Waiting)>,
+    /// When the first of those that wait came.
+    since: Instant,
+}
+
+impl Publication<'_> {
+    /// Verifies a path, unless it refers to one that was to be published before it and was not.
+    fn add(&mut self, message: &[u8]) {
+        if self.waiting.is_empty() {
+            self.since = Instant::now();
         }
-    };
-    let Manifest { tree, lists } =
-        Manifest::decode_bounded(&manifest).map_err(|error| wrong("manifest", &error))?;
-    Ok(cache.publish_pushed(&info, tree, lists, pusher, max_nar_size, wanted)?)
+        let path = match PublishPath::decode(message) {
+            Ok(path) => path,
+            Err(error) => {
+                let told = outcome(Outcome::Refused, format!("the message: {error}"), &[]);
+                return self.waiting.push((String::new(), Waiting::Told(told)));
+            }
+        };
+        let name = path.store_path.clone();
+        let told = if path.references.iter().any(|other| self.unpublished.contains(other)) {
+            outcome(Outcome::Deferred, String::new(), &[])
+        } else {
+            match self.verify(path) {
+                Ok(PushOutcome::Verified(path)) => {
+                    return self.waiting.push((name, Waiting::Ready(path)));
+                }
+                Ok(PushOutcome::Missing(missing)) => {
+                    outcome(Outcome::Missing, String::new(), &missing)
+                }
+                Err(trouble) => trouble.outcome(),
+            }
+        };
+        self.unpublished.insert(name.clone());
+        self.waiting.push((name, Waiting::Told(told)));
+    }
+
+    fn is_full(&self) -> bool {
+        self.waiting.len() >= PUBLISH_AT_ONCE || self.since.elapsed() >= PUBLISH_AFTER
+    }
+
+    /// Publishes what waits. The outcomes, in the order in which the paths came.
+    fn publish(&mut self) -> Vec<PathOutcome> {
+        let (mut ready, mut names, mut told) = (Vec::new(), Vec::new(), Vec::new());
+        for (name, waiting) in self.waiting.drain(..) {
+            match waiting {
+                Waiting::Told(outcome) => told.push(Some(outcome)),
+                Waiting::Ready(path) => {
+                    ready.push(*path);
+                    names.push(name);
+                    told.push(None);
+                }
+            }
+        }
+        let published = self.cache.publish_verified(&ready);
+        let mut published = names.into_iter().zip(published).map(|(name, done)| match done {
+            Ok(()) => outcome(Outcome::Published, String::new(), &[]),
+            Err(error) => {
+                self.unpublished.insert(name);
+                Trouble::from(error).outcome()
+            }
+        });
+        let lost = || Trouble::Ours.outcome();
+        told.into_iter()
+            .map(|told| told.unwrap_or_else(|| published.next().unwrap_or_else(lost)))
+            .collect()
+    }
+
+    fn verify(&mut self, path: PublishPath) -> Result<PushOutcome, Trouble> {
+        let wrong =
+            |field: &str, why: &dyn std::fmt::Display| Trouble::Refused(format!("{field}: {why}"));
+        let info = path_info(&path).map_err(Trouble::Refused)?;
+        let manifest = if path.manifest_chunks.is_empty() {
+            path.manifest
+        } else {
+            let digests = path.manifest_chunks.iter().map(|bytes| Digest::from_slice(bytes));
+            let digests: Option<Vec<Digest>> = digests.collect();
+            let digests = digests.ok_or_else(|| wrong("manifest", &"a digest has not 32 bytes"))?;
+            match self.cache.sent_manifest(&digests, self.pusher, &mut self.gathered)? {
+                Ok(bytes) => bytes,
+                Err(missing) => return Ok(PushOutcome::Missing(missing)),
+            }
+        };
+        let Manifest { tree, lists } =
+            Manifest::decode_bounded(&manifest).map_err(|error| wrong("manifest", &error))?;
+        let Self { cache, pusher, max_nar_size, wanted, gathered, .. } = self;
+        Ok(cache.verify_pushed(info, tree, lists, pusher, *max_nar_size, gathered, *wanted)?)
+    }
 }
 
 /// What the message says of the path, as types.
