@@ -156,6 +156,7 @@ impl Postgres {
             sleep(Duration::from_millis(5));
         }
         let _ = child.kill();
+        let _ = child.wait();
         false
     }
 }
