@@ -1,5 +1,7 @@
 //! What every index engine has to do, as a suite to run over each of them.
 
+pub mod shared;
+
 use super::{Batch, Index, IndexError};
 
 /// Runs the suite; `fresh` makes an empty index. Panics where a promise is broken.
