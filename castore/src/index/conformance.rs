@@ -1,5 +1,7 @@
 //! What every index engine has to do, as a suite to run over each of them.
 
+pub mod shared;
+
 use super::{Batch, Index, IndexError};
 
 /// Runs the suite; `fresh` makes an empty index. Panics where a promise is broken.
@@ -10,6 +12,9 @@ pub fn check<I: Index>(mut fresh: impl FnMut() -> I) {
     scans_are_ordered_bounded_and_resumable(&fresh());
     any_bytes_are_a_key_and_a_value(&fresh());
     of_racing_batches_one_wins(&fresh());
+    an_empty_batch_changes_nothing(&fresh());
+    no_increment_of_a_counter_is_lost(&fresh());
+    a_batch_may_be_large(&fresh());
 }
 
 fn put(index: &impl Index, pairs: &[(&[u8], &[u8])]) {
@@ -110,4 +115,97 @@ fn of_racing_batches_one_wins(index: &impl Index) {
         racers.into_iter().map(|racer| racer.join().unwrap_or(0)).sum()
     });
     assert_eq!(wins, 20, "each round has one winner");
+}
+
+fn an_empty_batch_changes_nothing(index: &impl Index) {
+    assert!(index.apply(&Batch::default()).is_ok());
+    assert_eq!(scan(index, b"", None, 100).len(), 0);
+    put(index, &[(b"k", b"1")]);
+    let mut batch = Batch::default();
+    batch.expect(*b"k", Some(b"1".to_vec())).expect(*b"l", None);
+    assert!(index.apply(&batch).is_ok());
+    batch.expect(*b"m", Some(vec![]));
+    assert!(matches!(index.apply(&batch), Err(IndexError::Conflict)));
+    assert_eq!(scan(index, b"", None, 100), [b"k"]);
+    assert_eq!(scan(index, b"", None, 0).len(), 0);
+}
+
+/// Adds one to the number under `counter`, by looking and comparing.
+fn increment(index: &impl Index) {
+    loop {
+        let old = value(index, b"counter");
+        let number =
+            old.as_ref().and_then(|old| Some(u32::from_be_bytes(old[..].try_into().ok()?)));
+        let mut batch = Batch::default();
+        batch.put(*b"counter", (number.unwrap_or(0) + 1).to_be_bytes()).expect(*b"counter", old);
+        match index.apply(&batch) {
+            Ok(()) => return,
+            Err(IndexError::Conflict) => {}
+            Err(error) => panic!("apply failed: {error}"),
+        }
+    }
+}
+
+fn no_increment_of_a_counter_is_lost(index: &impl Index) {
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| (0..25).for_each(|_| increment(index)));
+        }
+        // Batches without conditions go on meanwhile, on keys of their own and in both orders.
+        for thread in 0..4u8 {
+            scope.spawn(move || {
+                for round in 0..25u8 {
+                    let (one, other) = if thread % 2 == 0 { (b"x", b"y") } else { (b"y", b"x") };
+                    put(index, &[(one, &[thread, round]), (other, &[thread, round])]);
+                }
+            });
+        }
+    });
+    assert_eq!(value(index, b"counter"), Some(200u32.to_be_bytes().to_vec()));
+    assert_eq!(value(index, b"x"), value(index, b"y"));
+}
+
+fn a_batch_may_be_large(index: &impl Index) {
+    const COUNT: u32 = 100_000;
+    let key = |number: u32| [b"n/", &number.to_be_bytes()[..]].concat();
+    let mut batch = Batch::default();
+    // Not in their order.
+    for number in (0..COUNT).rev() {
+        batch.put(key(number), number.to_le_bytes());
+    }
+    batch.put(*b"o", *b"");
+    assert!(index.apply(&batch).is_ok());
+    let keys: Vec<Vec<u8>> = (0..2000).map(|at| key(at * 53)).collect();
+    let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
+    let values = index.get_many(&keys).unwrap_or_default();
+    let expected = (0..2000u32)
+        .map(|at| at * 53)
+        .map(|number| (number < COUNT).then(|| number.to_le_bytes().to_vec()));
+    assert!(values.into_iter().eq(expected), "a value is missing or another's");
+
+    let (mut seen, mut after) = (0, None);
+    loop {
+        let page = scan(index, b"n/", after.as_deref(), 7777);
+        let Some(last) = page.last() else { break };
+        after = Some(last.clone());
+        for found in page {
+            assert_eq!(found, key(seen));
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, COUNT);
+
+    let mut batch = Batch::default();
+    for number in 0..COUNT {
+        match number % 1000 {
+            0 => batch.put(key(number), *b"kept"),
+            _ => batch.remove(key(number)),
+        };
+    }
+    for number in 0..10_000 {
+        batch.expect(key(number), Some(number.to_le_bytes().to_vec()));
+    }
+    assert!(index.apply(&batch).is_ok());
+    assert_eq!(scan(index, b"n/", None, 1000).len(), 100);
+    assert!(matches!(index.apply(&batch), Err(IndexError::Conflict)));
 }

@@ -5,10 +5,12 @@
 //! the packs hold beyond the last sequence number the index knows.
 
 pub mod conformance;
+mod postgres;
 mod redb;
 mod shared;
 mod sled;
 
+pub use self::postgres::PostgresIndex;
 pub use self::redb::RedbIndex;
 pub use self::shared::{Held, News, Shared};
 pub use self::sled::SledIndex;
@@ -28,12 +30,13 @@ pub enum IndexError {
         /// What it said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The engine is elsewhere and does not answer.
+    /// The engine is a server, and that cannot be reached or does not answer. Whether a batch with
+    /// preconditions took effect may not be known then; its preconditions tell when it is tried again.
     #[error("the index ({engine}) cannot be reached: {source}")]
     Unavailable {
         /// Which engine.
         engine: &'static str,
-        /// What was tried, and what happened.
+        /// What happened.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A precondition of a batch does not hold; nothing was changed.

@@ -1,1 +1,8 @@
 //! Real services for tests.
+
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+mod keeper;
+mod postgres;
+
+pub use postgres::Postgres;
