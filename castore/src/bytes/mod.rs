@@ -5,6 +5,7 @@
 //! durable when it is sealed, which uploads it.
 
 mod local;
+mod vectored;
 
 use std::io::{self, IoSliceMut};
 use std::ops::Range;
