@@ -4,6 +4,8 @@
 //! whole objects only: there a pack grows in a local *spool* file, is read from it, and becomes
 //! durable when it is sealed, which uploads it.
 
+#[cfg(test)]
+mod conformance;
 mod local;
 mod vectored;
 
