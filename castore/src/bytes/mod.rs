@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod conformance;
 mod local;
+mod s3;
 mod vectored;
 
 use std::io::{self, IoSliceMut};
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use local::LocalPacks;
+pub use s3::{S3Location, S3LocationError, S3Packs, S3Statistics};
 
 use crate::pack::PackId;
 
