@@ -7,14 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::io::{Errno, ReadWriteFlags};
-
-use super::{AppendPack, Durability, Listed, PackBackend, ReadPack, Wait};
+use super::{AppendPack, Durability, Listed, PackBackend, ReadPack, Wait, vectored};
 use crate::durable::{sync_dir, write_file};
 use crate::pack::PackId;
-
-/// The most buffers one system call takes (`IOV_MAX`).
-const MAX_BUFFERS: usize = 1024;
 
 /// A folder of packs.
 pub struct LocalPacks {
@@ -134,37 +129,11 @@ impl ReadPack for LocalPack {
 
     fn read_vectored_at(
         &self,
-        mut offset: u64,
+        offset: u64,
         buffers: &mut [IoSliceMut<'_>],
         wait: Wait,
     ) -> io::Result<()> {
-        let flags = match wait {
-            Wait::Yes => ReadWriteFlags::empty(),
-            Wait::No => ReadWriteFlags::NOWAIT,
-        };
-        let mut rest = buffers;
-        loop {
-            // A read of no bytes would look like the end of the file.
-            while rest.first().is_some_and(|buffer| buffer.is_empty()) {
-                rest = &mut rest[1..];
-            }
-            if rest.is_empty() {
-                return Ok(());
-            }
-            let now = rest.len().min(MAX_BUFFERS);
-            let read = match rustix::io::preadv2(&self.file, &mut rest[..now], offset, flags) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(read) => read,
-                Err(Errno::INTR) => continue,
-                // Not every file system can tell what is in memory.
-                Err(Errno::OPNOTSUPP) if wait == Wait::No => {
-                    return Err(io::ErrorKind::WouldBlock.into());
-                }
-                Err(error) => return Err(error.into()),
-            };
-            offset += read as u64;
-            IoSliceMut::advance_slices(&mut rest, read);
-        }
+        vectored::read(&self.file, offset, buffers, wait)
     }
 }
 

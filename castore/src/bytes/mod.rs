@@ -4,7 +4,11 @@
 //! whole objects only: there a pack grows in a local *spool* file, is read from it, and becomes
 //! durable when it is sealed, which uploads it.
 
+#[cfg(test)]
+mod conformance;
 mod local;
+mod s3;
+mod vectored;
 
 use std::io::{self, IoSliceMut};
 use std::ops::Range;
@@ -12,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use local::LocalPacks;
+pub use s3::{S3Location, S3LocationError, S3Packs, S3Statistics};
 
 use crate::pack::PackId;
 
