@@ -28,6 +28,14 @@ pub enum IndexError {
         /// What it said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The engine's server cannot be reached, or does not take requests at this moment.
+    #[error("the index ({engine}) cannot be reached: {source}")]
+    Unavailable {
+        /// Which engine.
+        engine: &'static str,
+        /// What stood in the way.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A precondition of a batch does not hold; nothing was changed.
     #[error("the index has another value under a key than the batch expects")]
     Conflict,

@@ -9,6 +9,7 @@
 //!     locations/         merged segments
 //! ```
 
+mod cause;
 mod open;
 mod read;
 
@@ -17,6 +18,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use cause::Cause;
 pub use open::{OpenProgress, Options};
 pub use read::Reader;
 

@@ -8,7 +8,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use castore::{Digest, StoreError};
+use castore::{Cause, Digest, StoreError};
 use granary_api::sync::{
     MAX_PATHS_AT_ONCE, MAX_SYNC_ANSWER, MAX_SYNCED_PATH, SyncPaths, SyncedPath, TREE_FIELD,
 };
@@ -91,7 +91,7 @@ impl Cache {
             match self.add_tree(&tree, &mut path) {
                 Ok(()) => path.profile = self.profile(hash, &tree)?.unwrap_or_default(),
                 // Other paths are none the worse.
-                Err(error @ (StoreError::Missing { .. } | StoreError::Damaged { .. })) => {
+                Err(error) if error.cause() == Cause::Lost => {
                     tracing::error!(%error, path = %hash, "a tree cannot be served");
                     (path.tree, path.lists) = (Vec::new(), Vec::new());
                 }
