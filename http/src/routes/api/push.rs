@@ -159,8 +159,8 @@ fn publish_all(
     }
 }
 
-/// The outcomes as they come, and signs of life between. When the server is too busy the stream
-/// breaks off, so that the client asks again.
+/// The outcomes as they come, and signs of life between. When the server is too busy, or cannot reach
+/// its store, the stream breaks off, so that the client asks again.
 fn told(
     outcomes: mpsc::Receiver<Result<PathOutcome, ApiError>>,
 ) -> impl Stream<Item = io::Result<Vec<u8>>> {
@@ -230,13 +230,17 @@ enum Trouble {
     Refused(String),
     /// It is the server's fault, and in its log.
     Ours,
+    /// The store or the index cannot be reached, so nor can it be for the other paths.
+    Unavailable,
 }
 
 impl Trouble {
     fn ours(error: impl Into<ApiError>) -> Self {
         // Making it one writes it to the log.
-        let _: ApiError = error.into();
-        Self::Ours
+        match error.into() {
+            ApiError::Unavailable => Self::Unavailable,
+            _ => Self::Ours,
+        }
     }
 }
 
@@ -279,6 +283,8 @@ fn publish(
             Ok(PushOutcome::Missing(missing)) => outcome(Outcome::Missing, String::new(), &missing),
             Err(Trouble::Refused(why)) => outcome(Outcome::Refused, why, &[]),
             Err(Trouble::Ours) => outcome(Outcome::Failed, FAILED.to_owned(), &[]),
+            // Each of the others would wait as long to find out the same.
+            Err(Trouble::Unavailable) => return Err(ApiError::Unavailable),
         }
     };
     unpublished.insert(name);
