@@ -20,6 +20,7 @@
 mod admission;
 mod auth;
 mod body;
+mod caching;
 pub mod config;
 mod error;
 mod oidc;

@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::App;
+use crate::caching;
 use crate::error::ApiError;
 use crate::reply;
 
@@ -28,10 +29,15 @@ pub(crate) async fn answer(app: Arc<App>, request: Request) -> Response {
     } else {
         binary_cache::answer(app, request).await
     };
-    let mut response = result.unwrap_or_else(IntoResponse::into_response);
+    complete(head, result.unwrap_or_else(IntoResponse::into_response))
+}
+
+/// What holds for every answer.
+fn complete(head: bool, mut response: Response) -> Response {
     if head {
         *response.body_mut() = Body::empty();
     }
+    caching::not_otherwise(&mut response);
     response
 }
 

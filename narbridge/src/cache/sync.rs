@@ -76,7 +76,8 @@ impl Cache {
         trees: bool,
     ) -> Result<(SyncedPath, Vec<StorePathHash>), CacheError> {
         let mut path = SyncedPath { hash: hash.as_bytes().to_vec(), ..SyncedPath::default() };
-        let Some(narinfo) = self.narinfo(hash)? else { return Ok((path, Vec::new())) };
+        let Some(sent) = self.narinfo(hash)? else { return Ok((path, Vec::new())) };
+        let narinfo = sent.text;
         path.narinfo = narinfo.to_vec();
         let field = |name: &str| {
             let text = str::from_utf8(&narinfo).ok()?;
