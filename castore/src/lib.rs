@@ -32,5 +32,5 @@ pub use holder::Holder;
 pub use intake::{Intake, IntakeError};
 pub use locations::Location;
 pub use pack::Kind;
-pub use store::{Cause, OpenProgress, Options, Store, StoreError};
+pub use store::{Cause, OpenProgress, Options, Place, Store, StoreError};
 pub use upload::{Upload, UploadError, Uploaded};

@@ -38,6 +38,11 @@ impl Packs {
         Self { backend, slots: RwLock::default(), opened: Mutex::default() }
     }
 
+    /// Where they lie.
+    pub fn backend(&self) -> &dyn PackBackend {
+        &*self.backend
+    }
+
     /// Gives a pack its slot. An unsealed pack comes with the handle that writes it.
     pub fn add(&self, id: PackId, sealed: bool, reader: Option<Arc<dyn ReadPack>>) -> u32 {
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);

@@ -10,6 +10,7 @@
 //! ```
 
 mod cause;
+mod health;
 mod open;
 mod read;
 
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use cause::Cause;
+pub use health::Place;
 pub use open::{OpenProgress, Options};
 pub use read::Reader;
 
