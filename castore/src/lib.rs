@@ -33,5 +33,5 @@ pub use holder::Holder;
 pub use intake::{Intake, IntakeError};
 pub use locations::Location;
 pub use pack::Kind;
-pub use store::{OpenProgress, Options, Store, StoreError};
+pub use store::{Cause, OpenProgress, Options, Place, Store, StoreError};
 pub use upload::{Upload, UploadError, Uploaded};

@@ -4,12 +4,13 @@
 //! merely absent is a 5xx, and what the server itself got wrong is told in its log, not to clients.
 //! The binary cache answers in plain text; the API says the same as JSON.
 
+use std::error::Error;
 use std::io;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use castore::tree::BuildError;
-use castore::{IntakeError, StoreError, UploadError};
+use castore::{Cause, IntakeError, StoreError, UploadError};
 use granary_api::ErrorBody;
 use granary_api::error::with_causes;
 use narbridge::cache::{NarUploadError, PublishError, PublishNarError};
@@ -45,23 +46,34 @@ pub(crate) enum ApiError {
     Busy,
     /// The disk is full.
     Full,
+    /// The store or the index cannot be reached; the reason is in the log.
+    Unavailable,
     /// The server is at fault; the reason is in its log.
     Internal,
 }
 
 impl ApiError {
-    fn internal(error: &dyn std::error::Error) -> Self {
-        tracing::error!(error = with_causes(error), "a request failed");
-        Self::Internal
-    }
-
-    fn io(error: &io::Error, whole: &dyn std::error::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                tracing::error!(%error, "the disk is full");
+    /// Of what is not the request's fault.
+    fn ours(error: &(dyn Error + 'static)) -> Self {
+        let (cause, error) = (Cause::of(error), with_causes(error));
+        match cause {
+            Cause::Unreachable => {
+                tracing::warn!(error, "the store or the index cannot be reached");
+                Self::Unavailable
+            }
+            Cause::Full => {
+                tracing::error!(error, "the disk is full");
                 Self::Full
             }
-            _ => Self::internal(whole),
+            // Bytes that are lost or damaged are not here: another substituter may have them.
+            Cause::Lost => {
+                tracing::error!(error, "a stored path cannot be served");
+                Self::NotFound
+            }
+            Cause::Fault => {
+                tracing::error!(error, "a request failed");
+                Self::Internal
+            }
         }
     }
 }
@@ -99,6 +111,10 @@ impl ApiError {
             }
             Self::Full => {
                 (S::INSUFFICIENT_STORAGE, "DiskFull", "the server's disk is full".to_owned())
+            }
+            Self::Unavailable => {
+                let text = "the server cannot reach its storage at this moment: try again";
+                (S::SERVICE_UNAVAILABLE, "Unavailable", text.to_owned())
             }
             Self::Internal => (
                 S::INTERNAL_SERVER_ERROR,
@@ -164,21 +180,7 @@ impl From<Refusal> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        match &error {
-            // Bytes that are lost or damaged are not here: another substituter may have them.
-            StoreError::Missing { .. } | StoreError::Damaged { .. } => {
-                tracing::error!(%error, "a stored path cannot be served");
-                Self::NotFound
-            }
-            StoreError::Io(io) => Self::io(io, &error),
-            StoreError::Commit(castore::CommitError::Storage(inner)) => {
-                match inner.downcast_ref::<io::Error>() {
-                    Some(io) => Self::io(io, &error),
-                    None => Self::internal(&error),
-                }
-            }
-            _ => Self::internal(&error),
-        }
+        Self::ours(&error)
     }
 }
 
@@ -187,7 +189,7 @@ impl From<NarError> for ApiError {
         match error {
             NarError::Store(error) => error.into(),
             NarError::NotUtf8(_) => Self::NotFound,
-            error => Self::internal(&error),
+            error => Self::ours(&error),
         }
     }
 }
@@ -197,7 +199,7 @@ impl From<CacheError> for ApiError {
         match error {
             CacheError::Store(error) => error.into(),
             CacheError::Nar(error) => error.into(),
-            error => Self::internal(&error),
+            error => Self::ours(&error),
         }
     }
 }
@@ -219,7 +221,7 @@ impl From<StorehouseError> for ApiError {
             E::KeyExists { .. } => Self::Conflict("KeyExists", text),
             E::LastKey { .. } => Self::Conflict("LastKey", text),
             E::TooManyKeys(_) => Self::Conflict("TooManyKeys", text),
-            error => Self::internal(&error),
+            error => Self::ours(&error),
         }
     }
 }
@@ -238,7 +240,7 @@ impl From<PublishNarError> for ApiError {
         match error {
             PublishNarError::Ingest(error) => error.into(),
             PublishNarError::Publish(error) => error.into(),
-            error => Self::internal(&error),
+            error => Self::ours(&error),
         }
     }
 }
@@ -267,11 +269,87 @@ impl From<IngestError> for ApiError {
     fn from(error: IngestError) -> Self {
         match error {
             IngestError::Upload(UploadError::Store(error)) => error.into(),
-            IngestError::Upload(UploadError::Io(error)) => StoreError::Io(error).into(),
+            IngestError::Upload(error @ UploadError::Io(_)) => Self::ours(&error),
             IngestError::Upload(UploadError::Tree(BuildError::TooManyEntries))
             | IngestError::TooLarge { .. } => Self::TooLarge(error.to_string()),
             IngestError::Body(error) if error.kind() == io::ErrorKind::TimedOut => Self::Timeout,
             error => Self::BadRequest(error.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use castore::index::IndexError;
+    use castore::{CommitError, Digest, Kind};
+    use narbridge::revocations::RevocationError;
+
+    use super::*;
+
+    /// What a client is told of an error.
+    fn told(error: impl Into<ApiError>) -> (u16, Option<String>) {
+        let response = error.into().into_response();
+        let retry = response.headers().get(header::RETRY_AFTER);
+        let retry = retry.map(|value| value.to_str().unwrap().to_owned());
+        (response.status().as_u16(), retry)
+    }
+
+    fn io(kind: io::ErrorKind) -> StoreError {
+        StoreError::Io(kind.into())
+    }
+
+    fn unavailable() -> IndexError {
+        IndexError::Unavailable { engine: "test", source: "nobody listens".into() }
+    }
+
+    #[test]
+    fn a_place_that_is_out_of_reach_is_a_503_to_come_back_after_on_every_way_up() {
+        let commit = || StoreError::Commit(CommitError::Storage(Arc::new(unavailable())));
+        let down = || io(io::ErrorKind::NetworkDown);
+        let upload = || UploadError::Io(io::ErrorKind::NetworkDown.into());
+        let ways: Vec<ApiError> = vec![
+            down().into(),
+            StoreError::Index(unavailable()).into(),
+            commit().into(),
+            NarError::Store(down()).into(),
+            NarError::Frame(io::Error::other(down())).into(),
+            CacheError::Store(commit()).into(),
+            CacheError::Nar(NarError::Store(down())).into(),
+            StorehouseError::Cache(CacheError::Store(down())).into(),
+            StorehouseError::Revocation(RevocationError::Store(down())).into(),
+            PublishError::Cache(CacheError::Store(down())).into(),
+            PublishNarError::Ingest(IngestError::Upload(upload())).into(),
+            NarUploadError::Store(commit()).into(),
+            NarUploadError::Ingest(IngestError::Upload(UploadError::Store(down()))).into(),
+            IntakeError::Store(down()).into(),
+            RevocationError::Store(commit()).into(),
+        ];
+        for way in ways {
+            let shown = format!("{way:?}");
+            assert_eq!(told(way), (503, Some("5".to_owned())), "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_is_lost_is_not_here_and_what_is_wrong_is_our_fault() {
+        let missing = StoreError::Missing { kind: Kind::Chunk, digest: Digest::of(b"x") };
+        assert_eq!(told(missing), (404, None));
+        assert_eq!(told(io(io::ErrorKind::NotFound)), (404, None));
+        assert_eq!(told(NarError::Store(io(io::ErrorKind::NotFound))), (404, None));
+        assert_eq!(told(io(io::ErrorKind::StorageFull)), (507, None));
+        assert_eq!(told(io(io::ErrorKind::PermissionDenied)), (500, None));
+        // A pack that cannot be written to is no answer to what a client sent.
+        let upload = UploadError::Io(io::ErrorKind::NotFound.into());
+        assert_eq!(told(IngestError::Upload(upload)), (500, None));
+    }
+
+    #[test]
+    fn clients_are_not_told_what_the_server_rests_on() {
+        let source = "postgres://granary:secret@db/granary: no route to host".into();
+        let error = StoreError::Index(IndexError::Unavailable { engine: "postgres", source });
+        let (_, _, text) = ApiError::from(error).row();
+        assert!(!text.contains("postgres") && !text.contains("secret"), "{text}");
     }
 }

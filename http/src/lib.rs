@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! /                                   what this is
+//! /healthz  /readyz                   GET HEAD; for those who watch over it, see `health`
 //! /<cache>/nix-cache-info
 //! /<cache>/<hash>.narinfo             GET HEAD PUT
 //! /<cache>/<hash>.ls                  GET HEAD PUT
@@ -20,8 +21,10 @@
 mod admission;
 mod auth;
 mod body;
+mod caching;
 pub mod config;
 mod error;
+mod health;
 mod oidc;
 mod range;
 mod reply;
@@ -36,8 +39,9 @@ use narbridge::Storehouse;
 
 pub use auth::{Auth, new_id};
 pub use oidc::{IssuerError, Issuers};
-pub use server::serve;
+pub use server::{serve, serve_health};
 
+use health::Health;
 use turns::Turns;
 
 /// Limits that an operator may set.
@@ -59,11 +63,13 @@ pub struct App {
     auth: Auth,
     limits: Limits,
     turns: Arc<Turns>,
+    health: Health,
 }
 
 impl App {
     /// An application over a storehouse.
     pub fn new(house: Arc<Storehouse>, auth: Auth, limits: Limits) -> Arc<Self> {
-        Arc::new(Self { house, auth, limits, turns: Arc::new(Turns::new()) })
+        let health = Health::new(house.clone());
+        Arc::new(Self { house, auth, limits, turns: Arc::new(Turns::new()), health })
     }
 }

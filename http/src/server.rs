@@ -6,11 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use narbridge::Storehouse;
 use tokio::net::TcpListener;
 
+use crate::health::Health;
 use crate::{App, routes};
 
 /// How long a client may take to send the head of a request. Idle connections end by it too.
@@ -28,11 +32,33 @@ pub async fn serve(
     app: Arc<App>,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    // Ends with this function.
+    let _fresh_keys = app.auth.keep_keys_fresh();
+    accept(listener, move |request| routes::answer(app.clone(), request), stop).await
+}
+
+/// Serves `/healthz` and `/readyz` and nothing else: for a process that works on a storehouse and
+/// has no doors.
+pub async fn serve_health(
+    listener: TcpListener,
+    house: Arc<Storehouse>,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let health = Arc::new(Health::new(house));
+    accept(listener, move |request| routes::answer_health(health.clone(), request), stop).await
+}
+
+async fn accept<F>(
+    listener: TcpListener,
+    answer: impl Fn(Request) -> F + Clone + Send + Sync + 'static,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()>
+where
+    F: Future<Output = Response> + Send + 'static,
+{
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(READ_BUFFER);
     let graceful = GracefulShutdown::new();
-    // Ends with this function.
-    let _fresh_keys = app.auth.keep_keys_fresh();
     tokio::pin!(stop);
     loop {
         let stream = tokio::select! {
@@ -47,13 +73,10 @@ pub async fn serve(
             () = &mut stop => break,
         };
         let _ = stream.set_nodelay(true);
-        let app = app.clone();
+        let answer = answer.clone();
         let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-            let app = app.clone();
-            async move {
-                let response = routes::answer(app, request.map(Body::new)).await;
-                Ok::<_, std::convert::Infallible>(response)
-            }
+            let response = answer(request.map(Body::new));
+            async move { Ok::<_, std::convert::Infallible>(response.await) }
         });
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {

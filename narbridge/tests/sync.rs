@@ -261,7 +261,7 @@ fn what_an_uploader_says_of_trees_is_not_repeated() {
     assert!(text.contains(&wrong));
     cache.publish(path(1).hash(), text.as_bytes(), None).unwrap();
 
-    let text = cache.narinfo(path(1).hash()).unwrap().unwrap();
+    let text = cache.narinfo(path(1).hash()).unwrap().unwrap().text;
     let narinfo = NarInfo::parse(&text, cache.store_dir()).unwrap();
     let tree = Digest::of(&one(&cache, 1).tree).to_string();
     let root = root_fingerprint(&narinfo.fingerprint(cache.store_dir()), &tree);

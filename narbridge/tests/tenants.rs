@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use castore::Options;
-use narbridge::cache::{CacheChanges, CacheSettings};
+use narbridge::cache::{CacheChanges, CacheSettings, Tag};
 use narbridge::storehouse::{Storehouse, StorehouseError};
 use narbridge::{Cache, CacheName};
 use nix_compat::nar::Writer;
@@ -60,9 +60,10 @@ fn publish(cache: &Cache) {
 
 /// The names of the keys whose signatures the cache shows; each is verified.
 fn signers(cache: &Cache) -> Vec<String> {
-    let text = cache.narinfo(hash()).unwrap().unwrap();
-    assert!(cache.known_narinfo(hash()).is_none_or(|known| known.as_ref() == Some(&text)));
-    let narinfo = NarInfo::parse(&text, cache.store_dir()).unwrap();
+    let sent = cache.narinfo(hash()).unwrap().unwrap();
+    assert!(cache.known_narinfo(hash()).is_none_or(|known| known.as_ref() == Some(&sent)));
+    assert_eq!(sent.tag, Tag::of(&sent.text), "another text has another tag");
+    let narinfo = NarInfo::parse(&sent.text, cache.store_dir()).unwrap();
     let fingerprint = narinfo.fingerprint(cache.store_dir());
     let verified = narinfo.signatures.iter().map(|signature| {
         let key = cache.keys().iter().find(|key| key.public_key().name() == signature.name());

@@ -14,6 +14,8 @@
 //! be shared by several processes that have one store ([`members`]), each with a folder of its own.
 
 mod appended;
+mod cause;
+mod health;
 mod members;
 mod objects;
 mod open;
@@ -28,6 +30,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use cause::Cause;
+pub use health::Place;
 pub use open::{OpenProgress, Options};
 pub use read::Reader;
 

@@ -12,7 +12,9 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::App;
+use crate::caching;
 use crate::error::ApiError;
+use crate::health::Health;
 use crate::reply;
 
 /// Answers a request.
@@ -21,6 +23,8 @@ pub(crate) async fn answer(app: Arc<App>, request: Request) -> Response {
     let path = request.uri().path();
     let result = if path == "/" {
         Ok(front(request.method()))
+    } else if let Some(answer) = app.health.answer(request.method(), path).await {
+        Ok(answer)
     } else if is_api(path) {
         Ok(api::answer(app, request).await)
     } else if attic::is_route(path) {
@@ -28,10 +32,22 @@ pub(crate) async fn answer(app: Arc<App>, request: Request) -> Response {
     } else {
         binary_cache::answer(app, request).await
     };
-    let mut response = result.unwrap_or_else(IntoResponse::into_response);
+    complete(head, result.unwrap_or_else(IntoResponse::into_response))
+}
+
+/// Answers a request to a process without doors.
+pub(crate) async fn answer_health(health: Arc<Health>, request: Request) -> Response {
+    let answer = health.answer(request.method(), request.uri().path()).await;
+    let response = answer.unwrap_or_else(|| ApiError::NotFound.into_response());
+    complete(request.method() == Method::HEAD, response)
+}
+
+/// What holds for every answer.
+fn complete(head: bool, mut response: Response) -> Response {
     if head {
         *response.body_mut() = Body::empty();
     }
+    caching::not_otherwise(&mut response);
     response
 }
 

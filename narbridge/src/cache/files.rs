@@ -7,7 +7,7 @@ use castore::tree::{ChunkRef, Node};
 use castore::{Expected, Store, StoreError, Transaction};
 use prost::Message;
 
-use super::{Cache, CacheError};
+use super::{Cache, CacheError, Tag};
 use crate::nar::NarError;
 use crate::records::{FileRecord, RecordError, decode, digest, file_key};
 
@@ -53,6 +53,7 @@ pub struct StoredFile {
     size: u64,
     content_type: String,
     content_encoding: String,
+    tag: Tag,
 }
 
 impl StoredFile {
@@ -74,6 +75,11 @@ impl StoredFile {
     /// `Content-Encoding` as uploaded; empty for none.
     pub fn content_encoding(&self) -> &str {
         &self.content_encoding
+    }
+
+    /// The tag of it and of how it is to be read.
+    pub fn tag(&self) -> &Tag {
+        &self.tag
     }
 }
 
@@ -137,6 +143,8 @@ impl Cache {
             size: record.size,
             content_type: record.content_type,
             content_encoding: record.content_encoding,
+            // The record names the bytes by their digest, and has the rest of what is sent.
+            tag: Tag::of(&fact.value),
         }))
     }
 }

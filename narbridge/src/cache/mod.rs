@@ -3,6 +3,7 @@
 mod chunks;
 mod files;
 mod keys;
+mod listing;
 mod name;
 mod narinfo;
 mod nars;
@@ -13,6 +14,7 @@ mod push;
 mod rendered;
 mod settings;
 mod sync;
+mod tag;
 mod whole;
 
 use std::sync::Arc;
@@ -25,13 +27,16 @@ use nix_compat::store_path::{StoreDir, StorePathHash};
 pub use chunks::ChunkRecords;
 pub use files::{FileName, StoredFile};
 pub use keys::CacheKey;
+pub use listing::Listing;
 pub use name::{CacheName, InvalidCacheName};
 pub use nars::{NarFile, NarName, NarUploadError, UploadedNar};
 pub use profiles::{InvalidProfile, Profile};
 pub use publish::PublishError;
 pub use push::{PushError, PushOutcome, Pusher, Verified};
+pub use rendered::SentNarinfo;
 pub use settings::{CacheChanges, CacheSettings, SettingError, UpstreamKey};
 pub use sync::{InvalidQuestion, Synced};
+pub use tag::Tag;
 pub use whole::{PublishNarError, PublishedNar};
 
 use crate::nar::{NarError, ZstdPlan};

@@ -4,29 +4,26 @@
 //! ([`granary_api::sync`]). These are of the cache's own making, always: of what uploaders write
 //! into fields that Nix does not know, nothing is kept.
 
-use bytes::Bytes;
-use castore::StoreError;
 use granary_api::sync::{SIGNATURE_FIELD, TREE_FIELD, root_fingerprint};
 use nix_compat::narinfo::{Flags, NarInfo};
 use nix_compat::signature::Signature;
 use nix_compat::store_path::{StorePath, StorePathHash};
 
 use super::keys::Signers;
-use super::rendered::Rendered;
+use super::rendered::{Rendered, SentNarinfo};
 use super::{Cache, CacheError, nar_url};
 use crate::compression::Compression;
-use crate::nar;
 use crate::records::{PathRecord, RecordError, digest, sha256, signature_key};
 use crate::storehouse::now;
 
 impl Cache {
     /// The narinfo of a path, as it is sent; `None` when the cache does not have it.
-    pub fn narinfo(&self, hash: StorePathHash) -> Result<Option<Bytes>, CacheError> {
+    pub fn narinfo(&self, hash: StorePathHash) -> Result<Option<SentNarinfo>, CacheError> {
         self.narinfos.get_or_render(hash, self.since, || self.render(hash))
     }
 
     /// The narinfo of a path if that can be told from memory; else ask [`Cache::narinfo`].
-    pub fn known_narinfo(&self, hash: StorePathHash) -> Option<Option<Bytes>> {
+    pub fn known_narinfo(&self, hash: StorePathHash) -> Option<Option<SentNarinfo>> {
         self.narinfos.get(hash, self.since)
     }
 
@@ -56,7 +53,7 @@ impl Cache {
         for signature in signatures.root {
             text.extend([SIGNATURE_FIELD, ": ", &signature.to_string(), "\n"]);
         }
-        let narinfo = Some(Bytes::from(text));
+        let narinfo = Some(SentNarinfo::new(text));
         Ok(Rendered { narinfo, settings: self.since, until: signers.until })
     }
 
@@ -84,17 +81,6 @@ impl Cache {
         };
         self.store.remember(&key, signatures.write(heading).as_bytes())?;
         Ok(signatures)
-    }
-
-    /// The listing of a path's NAR, as JSON; `None` when the cache does not have the path.
-    pub fn listing(&self, hash: StorePathHash) -> Result<Option<String>, CacheError> {
-        let Some((_, record)) = self.path_record(hash)? else {
-            return Ok(None);
-        };
-        let tree = self.store.tree(&digest(&record.name, &record.tree)?)?;
-        let listing = nar::listing(&tree)?;
-        let json = serde_json::to_string(&listing);
-        Ok(Some(json.map_err(|error| StoreError::Io(error.into()))?))
     }
 }
 

@@ -8,15 +8,31 @@ use bytes::Bytes;
 use nix_compat::store_path::StorePathHash;
 use quick_cache::sync::GuardResult;
 
-use super::CacheError;
+use super::{CacheError, Tag};
 
 /// Narinfos held in memory, in bytes. Room for some 20 000.
 const CAPACITY: u64 = 16 * 1024 * 1024;
 
+/// A narinfo as it is sent. Its tag is made when it is rendered: what is read most of all is not
+/// hashed for each reader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentNarinfo {
+    /// The text.
+    pub text: Bytes,
+    /// The tag of the text.
+    pub tag: Tag,
+}
+
+impl SentNarinfo {
+    pub(super) fn new(text: String) -> Self {
+        Self { tag: Tag::of(text.as_bytes()), text: text.into() }
+    }
+}
+
 /// A narinfo, or the knowledge that there is none.
 #[derive(Clone)]
 pub(super) struct Rendered {
-    pub(super) narinfo: Option<Bytes>,
+    pub(super) narinfo: Option<SentNarinfo>,
     /// Sequence number of the settings.
     pub(super) settings: u64,
     /// When a key that signed it ends, in seconds since 1970.
@@ -35,7 +51,8 @@ struct Weight;
 
 impl quick_cache::Weighter<StorePathHash, Rendered> for Weight {
     fn weight(&self, _: &StorePathHash, rendered: &Rendered) -> u64 {
-        120 + rendered.narinfo.as_ref().map_or(0, |narinfo| narinfo.len() as u64)
+        let sent = |narinfo: &SentNarinfo| narinfo.text.len() + narinfo.tag.as_bytes().len();
+        200 + rendered.narinfo.as_ref().map_or(0, sent) as u64
     }
 }
 
@@ -49,7 +66,7 @@ impl RenderedNarinfos {
     }
 
     /// What was rendered for this path under these settings, and may still be sent.
-    pub(super) fn get(&self, hash: StorePathHash, settings: u64) -> Option<Option<Bytes>> {
+    pub(super) fn get(&self, hash: StorePathHash, settings: u64) -> Option<Option<SentNarinfo>> {
         let found = self.inner.get(&hash).filter(|rendered| rendered.is_good(settings));
         found.map(|rendered| rendered.narinfo)
     }
@@ -60,7 +77,7 @@ impl RenderedNarinfos {
         hash: StorePathHash,
         settings: u64,
         render: impl Fn() -> Result<Rendered, CacheError>,
-    ) -> Result<Option<Bytes>, CacheError> {
+    ) -> Result<Option<SentNarinfo>, CacheError> {
         self.inner.remove_if(&hash, |rendered| !rendered.is_good(settings));
         // The guard keeps others from reading at the same time, and an entry from being put in
         // that a publication has made obsolete meanwhile.

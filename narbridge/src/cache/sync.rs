@@ -8,7 +8,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use castore::{Digest, StoreError};
+use castore::{Cause, Digest, StoreError};
 use granary_api::sync::{
     MAX_PATHS_AT_ONCE, MAX_SYNC_ANSWER, MAX_SYNCED_PATH, SyncPaths, SyncedPath, TREE_FIELD,
 };
@@ -76,7 +76,8 @@ impl Cache {
         trees: bool,
     ) -> Result<(SyncedPath, Vec<StorePathHash>), CacheError> {
         let mut path = SyncedPath { hash: hash.as_bytes().to_vec(), ..SyncedPath::default() };
-        let Some(narinfo) = self.narinfo(hash)? else { return Ok((path, Vec::new())) };
+        let Some(sent) = self.narinfo(hash)? else { return Ok((path, Vec::new())) };
+        let narinfo = sent.text;
         path.narinfo = narinfo.to_vec();
         let field = |name: &str| {
             let text = str::from_utf8(&narinfo).ok()?;
@@ -91,7 +92,7 @@ impl Cache {
             match self.add_tree(&tree, &mut path) {
                 Ok(()) => path.profile = self.profile(hash, &tree)?.unwrap_or_default(),
                 // Other paths are none the worse.
-                Err(error @ (StoreError::Missing { .. } | StoreError::Damaged { .. })) => {
+                Err(error) if error.cause() == Cause::Lost => {
                     tracing::error!(%error, path = %hash, "a tree cannot be served");
                     (path.tree, path.lists) = (Vec::new(), Vec::new());
                 }

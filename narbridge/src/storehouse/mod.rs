@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use castore::{Fact, Options, Store};
+use castore::{Fact, Options, Place, Store, StoreError};
 
 pub use error::StorehouseError;
 pub(crate) use fresh::REVOCATIONS;
@@ -56,6 +56,12 @@ impl Storehouse {
     /// The store below.
     pub fn store(&self) -> &Arc<Store> {
         &self.store
+    }
+
+    /// Asks one of the places that everything rests on whether it answers. Blocks, for seconds when
+    /// it does not.
+    pub fn check(&self, place: Place) -> Result<(), StoreError> {
+        self.store.check(place)
     }
 
     /// The server's key.

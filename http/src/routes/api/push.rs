@@ -168,20 +168,24 @@ fn publish_all(
     };
     let last = messages.len().saturating_sub(1);
     for (at, message) in messages.into_iter().enumerate() {
-        publication.add(&message);
-        if (at == last || publication.is_full())
-            && publication
-                .publish()
-                .into_iter()
-                .any(|done| outcomes.blocking_send(Ok(done)).is_err())
-        {
+        // Each of the others would wait as long to find out that nothing can be reached.
+        let cut_off = publication.add(&message).err();
+        if cut_off.is_none() && at != last && !publication.is_full() {
+            continue;
+        }
+        let told = publication.publish();
+        if told.into_iter().any(|told| outcomes.blocking_send(Ok(told)).is_err()) {
+            return;
+        }
+        if let Some(error) = cut_off {
+            drop(outcomes.blocking_send(Err(error)));
             return;
         }
     }
 }
 
-/// The outcomes as they come, and signs of life between. When the server is too busy the stream
-/// breaks off, so that the client asks again.
+/// The outcomes as they come, and signs of life between. When the server is too busy, or cannot reach
+/// its store, the stream breaks off, so that the client asks again.
 fn told(
     outcomes: mpsc::Receiver<Result<PathOutcome, ApiError>>,
 ) -> impl Stream<Item = io::Result<Vec<u8>>> {
@@ -251,6 +255,8 @@ enum Trouble {
     Refused(String),
     /// It is the server's fault, and in its log.
     Ours,
+    /// The store or the index cannot be reached, so nor can it be for the other paths.
+    Unavailable,
 }
 
 impl Trouble {
@@ -258,14 +264,16 @@ impl Trouble {
     fn outcome(self) -> PathOutcome {
         match self {
             Self::Refused(why) => outcome(Outcome::Refused, why, &[]),
-            Self::Ours => outcome(Outcome::Failed, FAILED.to_owned(), &[]),
+            Self::Ours | Self::Unavailable => outcome(Outcome::Failed, FAILED.to_owned(), &[]),
         }
     }
 
     fn ours(error: impl Into<ApiError>) -> Self {
         // Making it one writes it to the log.
-        let _: ApiError = error.into();
-        Self::Ours
+        match error.into() {
+            ApiError::Unavailable => Self::Unavailable,
+            _ => Self::Ours,
+        }
     }
 }
 
@@ -309,7 +317,7 @@ struct Publication<'a> {
 
 impl Publication<'_> {
     /// Verifies a path, unless it refers to one that was to be published before it and was not.
-    fn add(&mut self, message: &[u8]) {
+    fn add(&mut self, message: &[u8]) -> Result<(), ApiError> {
         if self.waiting.is_empty() {
             self.since = Instant::now();
         }
@@ -317,7 +325,8 @@ impl Publication<'_> {
             Ok(path) => path,
             Err(error) => {
                 let told = outcome(Outcome::Refused, format!("the message: {error}"), &[]);
-                return self.waiting.push((String::new(), Waiting::Told(told)));
+                self.waiting.push((String::new(), Waiting::Told(told)));
+                return Ok(());
             }
         };
         let name = path.store_path.clone();
@@ -326,16 +335,19 @@ impl Publication<'_> {
         } else {
             match self.verify(path) {
                 Ok(PushOutcome::Verified(path)) => {
-                    return self.waiting.push((name, Waiting::Ready(path)));
+                    self.waiting.push((name, Waiting::Ready(path)));
+                    return Ok(());
                 }
                 Ok(PushOutcome::Missing(missing)) => {
                     outcome(Outcome::Missing, String::new(), &missing)
                 }
+                Err(Trouble::Unavailable) => return Err(ApiError::Unavailable),
                 Err(trouble) => trouble.outcome(),
             }
         };
         self.unpublished.insert(name.clone());
         self.waiting.push((name, Waiting::Told(told)));
+        Ok(())
     }
 
     fn is_full(&self) -> bool {

@@ -7,6 +7,7 @@ use narbridge::cache::FileName;
 
 use super::Call;
 use crate::body::{blocking, read_small, stream};
+use crate::caching::{Kept, Lifetime};
 use crate::error::ApiError;
 use crate::reply;
 use crate::routes::header_text;
@@ -15,20 +16,23 @@ use crate::routes::header_text;
 const MAX_FILE: usize = 64 * 1024 * 1024;
 
 pub(super) async fn get(call: Call, name: FileName) -> Result<Response, ApiError> {
-    let (cache, head) = (call.cache, call.method == Method::HEAD);
-    let (file, first) = blocking(move || {
-        let Some(mut file) = cache.file(&name)? else {
-            return Ok((None, None));
-        };
-        let first = match head {
+    let (cache, headers, head) = (call.cache, call.headers, call.method == Method::HEAD);
+    let (kept, had, file, first) = blocking(move || {
+        let mut file = cache.file(&name)?.ok_or(ApiError::NotFound)?;
+        let kept = Kept::new(&cache, Lifetime::Minute, file.tag());
+        let had = kept.is_had(&headers);
+        let first = match head || had {
             true => None,
             false => narbridge::nar::NarBody::next_window(&mut file)?,
         };
-        Ok::<_, narbridge::CacheError>((Some(file), first))
+        Ok::<_, ApiError>((kept, had, file, first))
     })
     .await?;
-    let file = file.ok_or(ApiError::NotFound)?;
+    if had {
+        return Ok(kept.unchanged());
+    }
     let mut response = Response::new(Body::empty());
+    kept.mark(&mut response);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_LENGTH, file.len().into());
     for (name, value) in [

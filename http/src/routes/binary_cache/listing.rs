@@ -7,6 +7,7 @@ use nix_compat::store_path::StorePathHash;
 
 use super::Call;
 use crate::body::blocking;
+use crate::caching::{Kept, Lifetime};
 use crate::error::ApiError;
 use crate::reply;
 use crate::routes::read_decoded;
@@ -15,9 +16,18 @@ use crate::routes::read_decoded;
 const MAX_LISTING: usize = 64 * 1024 * 1024;
 
 pub(super) async fn get(call: Call, hash: StorePathHash) -> Result<Response, ApiError> {
-    let cache = call.cache;
-    let listing = blocking(move || cache.listing(hash)).await?.ok_or(ApiError::NotFound)?;
-    Ok(reply::whole(&call.method, "application/json", listing.into()))
+    let (cache, headers) = (call.cache, call.headers);
+    let (kept, text) = blocking(move || {
+        let listing = cache.listing(hash)?.ok_or(ApiError::NotFound)?;
+        let kept = Kept::new(&cache, Lifetime::Minute, &listing.tag());
+        let text = if kept.is_had(&headers) { None } else { Some(listing.text()?) };
+        Ok::<_, ApiError>((kept, text))
+    })
+    .await?;
+    let Some(text) = text else { return Ok(kept.unchanged()) };
+    let mut response = reply::whole(&call.method, "application/json", text.into());
+    kept.mark(&mut response);
+    Ok(response)
 }
 
 pub(super) async fn put(call: Call) -> Result<Response, ApiError> {

@@ -12,7 +12,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 use granary_api::Permission;
-use narbridge::cache::{FileName, NarName};
+use narbridge::cache::{FileName, NarName, Tag};
 use narbridge::{Cache, CacheName};
 use nix_compat::store_path::StorePathHash;
 
@@ -20,6 +20,7 @@ use crate::App;
 use crate::admission::{self, Right};
 use crate::auth::Caller;
 use crate::body::hear_out;
+use crate::caching::{Kept, Lifetime};
 use crate::error::ApiError;
 use crate::reply;
 use crate::routes::unescape;
@@ -127,7 +128,13 @@ async fn dispatch(call: Call, resource: Resource) -> Result<Response, ApiError> 
     match (resource, read) {
         (Resource::Info, true) => {
             let info = call.cache.info();
-            Ok(reply::whole(&call.method, "text/x-nix-cache-info", info.into()))
+            let kept = Kept::new(&call.cache, Lifetime::Minute, &Tag::of(info.as_bytes()));
+            if kept.is_had(&call.headers) {
+                return Ok(kept.unchanged());
+            }
+            let mut response = reply::whole(&call.method, "text/x-nix-cache-info", info.into());
+            kept.mark(&mut response);
+            Ok(response)
         }
         (Resource::Info, false) => Err(ApiError::Method("GET, HEAD")),
         (Resource::Narinfo(hash), true) => narinfo::get(call, hash).await,

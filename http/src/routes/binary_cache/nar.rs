@@ -7,32 +7,27 @@ use narbridge::cache::NarName;
 
 use super::Call;
 use crate::body::{blocking, stream, with_body};
+use crate::caching::{Kept, Lifetime};
 use crate::error::ApiError;
 use crate::range::{self, Asked};
 use crate::reply;
 use crate::routes::header_text;
 
-/// A NAR never changes under its name.
-const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
-/// One of a private cache is not for proxies to hand on.
-const FOR_EVER_PRIVATE: HeaderValue =
-    HeaderValue::from_static("private, max-age=31536000, immutable");
-
 pub(super) async fn get(call: Call, name: NarName) -> Result<Response, ApiError> {
-    let cache = call.cache;
-    let lifetime = if cache.is_public() { FOR_EVER } else { FOR_EVER_PRIVATE };
+    let cache = call.cache.clone();
     let file = blocking(move || cache.nar(name)).await?.ok_or(ApiError::NotFound)?;
-    let tag = format!("\"{}-{}\"", file.nar_hash().to_nix32(), file.compression());
+    // Two replicas may hold the same chunks in other frames, and then the files differ: what one has
+    // sent the half of, the other must not send the rest of.
+    let len = file.len().unwrap_or_default();
+    let tag = format!("\"{}-{}-{len:x}\"", file.nar_hash().to_nix32(), file.compression());
+    // A NAR never changes under its name.
+    let kept = Kept::tagged(&call.cache, Lifetime::Forever, HeaderValue::from_str(&tag).ok());
+    if kept.is_had(&call.headers) {
+        return Ok(kept.unchanged());
+    }
     let mut response = Response::new(Body::empty());
+    kept.mark(&mut response);
     let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, lifetime);
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
-        headers.insert(header::ETAG, tag);
-    }
-    if header_text(&call.headers, header::IF_NONE_MATCH).split(',').any(|t| t.trim() == tag) {
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        return Ok(response);
-    }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-nix-nar"));
     let mut range = None;
     if let Some(len) = file.len() {
