@@ -13,6 +13,7 @@ pub mod chunking;
 pub mod digest;
 pub mod durable;
 pub mod facts;
+pub mod fsck;
 mod holder;
 pub mod index;
 mod intake;

@@ -21,7 +21,7 @@ pub use open::{OpenProgress, Options};
 pub use read::Reader;
 
 use crate::Digest;
-use crate::facts::{CommitError, Fact, Facts, Transaction};
+use crate::facts::{self, CommitError, Fact, Facts, Transaction};
 use crate::index::{Batch, Index, IndexError};
 use crate::locations::{Location, Locations};
 use crate::log::{Log, Run};
@@ -150,6 +150,15 @@ impl Store {
         let mut batch = Batch::default();
         batch.put(derived_key(key), value);
         Ok(self.index.apply(&batch)?)
+    }
+
+    pub(crate) fn packs(&self) -> &Packs {
+        &self.packs
+    }
+
+    /// The sequence number of the last transaction that the index shows.
+    pub(crate) fn applied(&self) -> Result<u64, StoreError> {
+        Ok(facts::applied(&*self.index)?)
     }
 
     pub(crate) fn append(&self, run: &Run) -> io::Result<()> {
