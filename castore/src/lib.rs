@@ -10,6 +10,7 @@ mod assembly;
 pub mod blob;
 pub mod bytes;
 pub mod chunking;
+pub mod copy;
 pub mod digest;
 pub mod durable;
 pub mod facts;

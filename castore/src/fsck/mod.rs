@@ -19,7 +19,7 @@ use crate::bytes::{Listed, PackBackend};
 use crate::locations::Location;
 use crate::pack::PackId;
 use crate::store::{Store, StoreError};
-use pack::{Checker, Subject};
+pub(crate) use pack::{Checker, Subject, last_sequence};
 
 /// How much of a pack is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -140,7 +140,7 @@ pub fn is_out_of_reach(error: &io::Error) -> bool {
 }
 
 /// Opens a pack that was listed. `None`: it is gone by now.
-fn open(backend: &dyn PackBackend, listed: &Listed) -> io::Result<Option<Subject>> {
+pub(crate) fn open(backend: &dyn PackBackend, listed: &Listed) -> io::Result<Option<Subject>> {
     let id = listed.id;
     let mut sealed = listed.sealed;
     let mut opened = backend.open(id, sealed);

@@ -18,7 +18,7 @@ const MAX_NAMED: u64 = 100;
 const FRAME_LEN: u64 = 8;
 
 /// A pack as it is being checked.
-pub(super) struct Subject {
+pub(crate) struct Subject {
     pub id: PackId,
     pub pack: Arc<dyn ReadPack>,
     pub len: u64,
@@ -28,7 +28,7 @@ pub(super) struct Subject {
 }
 
 /// Checks packs, one after the other, and gathers what it finds.
-pub(super) struct Checker {
+pub(crate) struct Checker {
     depth: Depth,
     /// `None` where records are not read.
     hands: Option<Hands>,
@@ -252,7 +252,7 @@ impl Checker {
 
 /// The highest sequence number among the facts of a pack without a footer that says it; 0 without
 /// facts. Facts that do not decode do not count.
-fn last_sequence(pack: &dyn ReadPack, rows: &[Row]) -> io::Result<u64> {
+pub(crate) fn last_sequence(pack: &dyn ReadPack, rows: &[Row]) -> io::Result<u64> {
     let mut verifier = Verifier::new()?;
     let mut last = 0;
     for row in rows.iter().filter(|row| row.kind == Kind::Facts) {

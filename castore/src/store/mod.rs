@@ -17,7 +17,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use open::{OpenProgress, Options};
+pub use open::{OpenProgress, Options, lock};
 pub use read::Reader;
 
 use crate::Digest;
@@ -48,6 +48,12 @@ pub enum StoreError {
     /// Another process has the store open.
     #[error("{} is in use by another granary process: stop that one first", .0.display())]
     Locked(PathBuf),
+    /// Not all packs of the store that is being copied here have come.
+    #[error("the copy of {from} to here has not finished: run granary copy-store again")]
+    UnfinishedCopy {
+        /// What is copied.
+        from: String,
+    },
     /// A pack is damaged, or could not be read.
     #[error(transparent)]
     Pack(#[from] PackError),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::{Store, StoreError, TREE_CACHE, TreeWeight};
 use crate::bytes::{LocalPacks, PackBackend, ReadPack};
+use crate::copy::refuse_unfinished;
 use crate::durable::write_file;
 use crate::facts::{self, Facts, ReplayError};
 use crate::index::{Index, SledIndex};
@@ -102,6 +103,7 @@ impl Store {
         let pack_dir = dir.join("packs");
         let backend = LocalPacks::open(&pack_dir).map_err(at("cannot open", &pack_dir))?;
         let backend: Arc<dyn PackBackend> = Arc::new(backend);
+        refuse_unfinished(&*backend)?;
         let packs = Arc::new(Packs::new(backend.clone()));
         let (sealed, mut leftovers) = find_packs(&*backend, &packs)?;
 
@@ -143,7 +145,8 @@ impl Store {
     }
 }
 
-fn lock(dir: &Path) -> Result<File, StoreError> {
+/// Keeps other processes from opening the store in `dir`, for as long as the file is held.
+pub fn lock(dir: &Path) -> Result<File, StoreError> {
     let path = dir.join("lock");
     let options = File::options().create(true).truncate(false).write(true).to_owned();
     let file = options.open(&path).map_err(at("cannot open", &path))?;
