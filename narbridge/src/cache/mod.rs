@@ -132,6 +132,11 @@ impl Cache {
         self.since < other.since
     }
 
+    /// Its number, under which its records are kept.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
     /// Its name.
     pub fn name(&self) -> &CacheName {
         &self.name
