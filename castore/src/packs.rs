@@ -2,7 +2,7 @@
 //!
 //! Slots are small numbers for use in memory; they are given anew at every start.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -71,6 +71,17 @@ impl Packs {
         let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
         let slot = slots.slots.get(slot as usize);
         slot.map(|slot| slot.id).ok_or_else(|| io::Error::other("no pack in that slot"))
+    }
+
+    /// Where they lie.
+    pub fn backend(&self) -> &Arc<dyn PackBackend> {
+        &self.backend
+    }
+
+    /// The names of the packs that are sealed.
+    pub fn sealed_ids(&self) -> HashSet<PackId> {
+        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+        slots.slots.iter().filter(|slot| slot.sealed).map(|slot| slot.id).collect()
     }
 
     /// A handle to read the pack with.

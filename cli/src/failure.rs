@@ -33,6 +33,18 @@ impl Failure {
         false
     }
 
+    /// The cause of that type, if there is one.
+    pub fn cause<E: Error + 'static>(&self) -> Option<&E> {
+        let mut source = self.source.as_deref().map(|error| error as &(dyn Error + 'static));
+        while let Some(error) = source {
+            if let Some(found) = error.downcast_ref() {
+                return Some(found);
+            }
+            source = error.source();
+        }
+        None
+    }
+
     /// Tells the person at the terminal.
     pub fn report(&self) {
         let _ = writeln!(io::stderr(), "granary: {}", self.text());

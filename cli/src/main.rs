@@ -18,8 +18,10 @@ mod remote;
 mod sd_notify;
 mod server_config;
 mod size;
+mod store_place;
 mod time;
 mod watching;
+mod work_bar;
 
 use std::ffi::OsStr;
 use std::process::ExitCode;
@@ -83,6 +85,10 @@ enum Command {
     /// Look into the store of a data directory
     #[command(subcommand)]
     Store(commands::store::Store),
+    /// Check a store: its packs, its index, and every path of its caches
+    Fsck(commands::fsck::Fsck),
+    /// Copy a store to another place, verifying it on the way
+    CopyStore(commands::copy_store::CopyStore),
     /// Write the completions for a shell to stdout
     Completions(commands::completions::Completions),
     /// Write the man pages to a folder
@@ -133,6 +139,8 @@ fn main() -> ExitCode {
         Command::Token(token) => token.run(),
         Command::Nar(nar) => nar.run(),
         Command::Store(store) => store.run(),
+        Command::Fsck(fsck) => fsck.run(),
+        Command::CopyStore(copy) => copy.run(),
         Command::Completions(completions) => completions.run(Cli::command()),
         Command::Man(man) => man.run(Cli::command()),
     };

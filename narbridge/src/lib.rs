@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod cache;
+pub mod fsck;
 pub mod ingest;
 pub mod nar;
 pub mod records;

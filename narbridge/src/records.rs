@@ -203,6 +203,14 @@ pub(crate) fn path_key(cache: u32, hash: StorePathHash) -> Vec<u8> {
     [&b"path/"[..], &cache.to_be_bytes(), hash.as_bytes()].concat()
 }
 
+pub(crate) fn nar_prefix(cache: u32) -> Vec<u8> {
+    [&b"nar/"[..], &cache.to_be_bytes()].concat()
+}
+
+pub(crate) fn file_prefix(cache: u32) -> Vec<u8> {
+    [&b"file/"[..], &cache.to_be_bytes()].concat()
+}
+
 pub(crate) fn nar_key(cache: u32, hash: Sha256) -> Vec<u8> {
     [&b"nar/"[..], &cache.to_be_bytes(), hash.as_bytes()].concat()
 }

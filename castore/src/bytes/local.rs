@@ -27,6 +27,14 @@ impl LocalPacks {
         self.dir.join(format!("{id}.{}", if sealed { "pack" } else { "open" }))
     }
 
+    /// Beside the folder: in it are packs alone.
+    fn note_path(&self, name: &str) -> PathBuf {
+        let mut path = self.dir.clone().into_os_string();
+        path.push(".");
+        path.push(name);
+        path.into()
+    }
+
     fn appendable(&self, id: PackId, file: File) -> Arc<LocalPack> {
         let rename = Some((self.path(id, false), self.path(id, true)));
         Arc::new(LocalPack { file, rename })
@@ -88,11 +96,11 @@ impl PackBackend for LocalPacks {
     }
 
     fn note(&self, name: &str) -> io::Result<Option<String>> {
-        present(fs::read_to_string(self.dir.join(name)))
+        present(fs::read_to_string(self.note_path(name)))
     }
 
     fn set_note(&self, name: &str, text: &str) -> io::Result<()> {
-        write_file(&self.dir.join(name), text.as_bytes(), 0o644)
+        write_file(&self.note_path(name), text.as_bytes(), 0o644)
     }
 
     fn tidy(&self, _older_than: Duration) -> io::Result<u64> {

@@ -16,6 +16,8 @@
 //! the checksum: a header moved to other bytes does not match. The footer's is XXH3-64 of the rows,
 //! seeded likewise. Checksums find rot; digests are what proves contents.
 
+use std::fmt;
+
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::{PackId, ROW_LEN};
@@ -56,6 +58,18 @@ impl Kind {
         [Self::Chunk, Self::ChunkList, Self::Tree, Self::Facts, Self::Claim]
             .into_iter()
             .find(|kind| *kind as u8 == number)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Chunk => "chunk",
+            Self::ChunkList => "chunk list",
+            Self::Tree => "tree",
+            Self::Facts => "record of facts",
+            Self::Claim => "claim",
+        })
     }
 }
 

@@ -22,7 +22,7 @@ const PROBE: &[u8] = b"m/health";
 impl Store {
     /// Asks one of the places for something small, past every cache. Blocks, for seconds when the
     /// place does not answer.
-    pub fn check(&self, place: Place) -> Result<(), StoreError> {
+    pub fn reach(&self, place: Place) -> Result<(), StoreError> {
         match place {
             Place::Packs => Ok(self.packs.backend().check()?),
             Place::Index => Ok(self.index.get(PROBE).map(drop)?),
@@ -40,10 +40,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), Options::new(&mut |_| ())).unwrap();
         for place in Place::ALL {
-            store.check(place).unwrap();
+            store.reach(place).unwrap();
         }
         std::fs::rename(dir.path().join("packs"), dir.path().join("elsewhere")).unwrap();
-        assert!(store.check(Place::Packs).is_err());
-        store.check(Place::Index).unwrap();
+        assert!(store.reach(Place::Packs).is_err());
+        store.reach(Place::Index).unwrap();
     }
 }

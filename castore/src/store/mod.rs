@@ -32,11 +32,11 @@ use std::time::Duration;
 
 pub use cause::Cause;
 pub use health::Place;
-pub use open::{OpenProgress, Options};
+pub use open::{OpenProgress, Options, lock};
 pub use read::Reader;
 
 use crate::Digest;
-use crate::facts::{CommitError, Fact, Facts, Transaction};
+use crate::facts::{self, CommitError, Fact, Facts, Transaction};
 use crate::index::{Batch, Held, Index, IndexError};
 use crate::locations::{Location, Locations};
 use crate::log::{Log, Run};
@@ -73,6 +73,12 @@ pub enum StoreError {
     /// Other processes have the same store open.
     #[error("other granary processes use this index: stop them first")]
     InUse,
+    /// Not all packs of the store that is being copied here have come.
+    #[error("the copy of {from} to here has not finished: run granary copy-store again")]
+    UnfinishedCopy {
+        /// What is copied.
+        from: String,
+    },
     /// A pack is damaged, or could not be read.
     #[error(transparent)]
     Pack(#[from] PackError),
@@ -213,6 +219,15 @@ impl Store {
         let mut batch = Batch::default();
         batch.put(derived_key(key), value);
         Ok(self.index.apply(&batch)?)
+    }
+
+    pub(crate) fn packs(&self) -> &Packs {
+        &self.packs
+    }
+
+    /// The sequence number of the last transaction that the index shows.
+    pub(crate) fn applied(&self) -> Result<u64, StoreError> {
+        Ok(facts::applied(&*self.index)?)
     }
 
     pub(crate) fn append(&self, run: &Run) -> io::Result<()> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::{Store, StoreError, TREE_CACHE, TreeWeight, appended, objects, owner};
 use crate::bytes::{Durability, LocalPacks, PackBackend};
+use crate::copy::refuse_unfinished;
 use crate::durable::write_file;
 use crate::facts::{Facts, Journal};
 use crate::index::{Index, SledIndex};
@@ -97,6 +98,7 @@ impl Store {
                 Arc::new(LocalPacks::open(&dir).map_err(at("cannot open", &dir))?)
             }
         };
+        refuse_unfinished(&*backend)?;
         let index_dir = dir.join("index");
         if rebuild {
             forget_index(&index_dir, elsewhere.as_deref())?;
@@ -172,7 +174,8 @@ fn remove_dir(dir: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn lock(dir: &Path) -> Result<File, StoreError> {
+/// Keeps other processes from opening the store in `dir`, for as long as the file is held.
+pub fn lock(dir: &Path) -> Result<File, StoreError> {
     let path = dir.join("lock");
     let options = File::options().create(true).truncate(false).write(true).to_owned();
     let file = options.open(&path).map_err(at("cannot open", &path))?;

@@ -2,8 +2,10 @@
 
 pub mod cache;
 pub mod completions;
+pub mod copy_store;
 pub mod daemon;
 pub mod doctor;
+pub mod fsck;
 pub mod login;
 pub mod logout;
 pub mod man;

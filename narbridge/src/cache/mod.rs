@@ -142,6 +142,11 @@ impl Cache {
         self.since == sequence
     }
 
+    /// Its number, under which its records are kept.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
     /// Its name.
     pub fn name(&self) -> &CacheName {
         &self.name

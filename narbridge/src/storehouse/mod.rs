@@ -61,7 +61,7 @@ impl Storehouse {
     /// Asks one of the places that everything rests on whether it answers. Blocks, for seconds when
     /// it does not.
     pub fn check(&self, place: Place) -> Result<(), StoreError> {
-        self.store.check(place)
+        self.store.reach(place)
     }
 
     /// The server's key.

@@ -1,0 +1,235 @@
+//! Checking a store: packs against themselves, and the index against the packs.
+//!
+//! Nothing is changed, and the check does not stop at what it finds: problems are gathered, and only
+//! a store that cannot be reached is an error. [`check_packs`] needs no index and no open store, for
+//! one that does not open is what one wants to check most.
+
+mod hands;
+mod located;
+mod pack;
+mod problem;
+mod verify;
+
+use std::collections::HashSet;
+use std::io;
+
+pub use problem::{Flaw, FooterFlaw, Problem};
+
+use crate::bytes::{Listed, PackBackend};
+use crate::locations::Location;
+use crate::pack::PackId;
+use crate::store::{Store, StoreError};
+pub(crate) use pack::{Checker, Subject, last_sequence};
+
+/// How much of a pack is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Depth {
+    /// Its two ends.
+    Footers,
+    /// All of it, and every record's checksum is made again.
+    Checksums,
+    /// All of it, and every record is decoded and held against its digest.
+    Contents,
+}
+
+/// How far a check has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckProgress {
+    /// Packs that are checked.
+    pub packs: u64,
+    /// Packs in all.
+    pub packs_total: u64,
+    /// Bytes of packs that are checked.
+    pub bytes: u64,
+    /// Bytes of packs in all.
+    pub bytes_total: u64,
+}
+
+/// How to check packs.
+pub struct CheckOptions<'a> {
+    /// How much to read.
+    pub depth: Depth,
+    /// Threads that decode and hash; 0 for one per core.
+    pub threads: usize,
+    /// Told how far it has come.
+    pub progress: &'a mut dyn FnMut(CheckProgress),
+}
+
+/// The records that a check found damaged, by where they lie.
+#[derive(Debug, Default)]
+pub struct Damage(HashSet<(PackId, u64)>);
+
+impl Damage {
+    fn add(&mut self, pack: PackId, offset: u64) {
+        self.0.insert((pack, offset));
+    }
+
+    /// Whether nothing is damaged.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many records are damaged.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether the record that the store would read there is among them.
+    pub fn hits(&self, store: &Store, location: &Location) -> bool {
+        !self.is_empty()
+            && store
+                .packs()
+                .id_of(location.pack)
+                .is_ok_and(|pack| self.0.contains(&(pack, location.offset)))
+    }
+}
+
+/// What a check found.
+#[derive(Debug, Default)]
+pub struct CheckReport {
+    /// Packs that were checked.
+    pub packs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Their records.
+    pub records: u64,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+    /// The records among it.
+    pub damage: Damage,
+}
+
+/// Checks the packs in a place by themselves.
+pub fn check_packs(
+    backend: &dyn PackBackend,
+    options: CheckOptions<'_>,
+) -> Result<CheckReport, StoreError> {
+    check(backend, None, options)
+}
+
+impl Store {
+    /// Checks the packs, and whether the index finds what is in them.
+    pub fn check(&self, options: CheckOptions<'_>) -> Result<CheckReport, StoreError> {
+        check(&**self.packs().backend(), Some(self), options)
+    }
+}
+
+/// The packs in a place with their lengths in bytes. Asks each pack where listing does not tell.
+pub fn measure(backend: &dyn PackBackend) -> io::Result<Vec<(Listed, u64)>> {
+    let mut measured = Vec::new();
+    for listed in backend.list()? {
+        let len = match listed.len {
+            Some(len) => len,
+            None => match open(backend, &listed) {
+                Ok(Some(subject)) => subject.len,
+                Ok(None) => continue,
+                Err(error) if is_out_of_reach(&error) => return Err(error),
+                // Whoever opens it is told why that does not work.
+                Err(_) => 0,
+            },
+        };
+        measured.push((listed, len));
+    }
+    Ok(measured)
+}
+
+/// Whether an error says nothing of a pack, but that the place it lies in does not answer.
+pub fn is_out_of_reach(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkDown, NetworkUnreachable};
+    matches!(error.kind(), NetworkDown | NetworkUnreachable | HostUnreachable | ConnectionRefused)
+}
+
+/// Opens a pack that was listed. `None`: it is gone by now.
+pub(crate) fn open(backend: &dyn PackBackend, listed: &Listed) -> io::Result<Option<Subject>> {
+    let id = listed.id;
+    let mut sealed = listed.sealed;
+    let mut opened = backend.open(id, sealed);
+    if !sealed && matches!(&opened, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+        // A store that was just opened seals what an earlier run left.
+        sealed = true;
+        opened = backend.open(id, sealed);
+    }
+    match opened {
+        Ok(pack) => {
+            let len = match listed.len.filter(|_| listed.sealed) {
+                Some(len) => len,
+                None => pack.len()?,
+            };
+            Ok(Some(Subject { id, pack, len, sealed, cut: false }))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn check(
+    backend: &dyn PackBackend,
+    store: Option<&Store>,
+    options: CheckOptions<'_>,
+) -> Result<CheckReport, StoreError> {
+    // What is applied now lies in packs that the list to come has, whoever writes meanwhile.
+    let applied = store.map(Store::applied).transpose()?;
+    let known = store.map(|store| store.packs().sealed_ids()).unwrap_or_default();
+    let packs = measure(backend)?;
+    let mut checker = Checker::new(options.depth, options.threads)?;
+    let mut progress = CheckProgress {
+        packs_total: packs.len() as u64,
+        bytes_total: packs.iter().map(|(_, len)| len).sum(),
+        ..CheckProgress::default()
+    };
+    (options.progress)(progress);
+    let mut report = CheckReport::default();
+    for (listed, len) in &packs {
+        let before = progress.bytes;
+        match open(backend, listed) {
+            Ok(Some(mut subject)) => {
+                subject.cut = store.is_some();
+                let rows = checker.check(&subject, &mut |read| {
+                    progress.bytes += read;
+                    (options.progress)(progress);
+                })?;
+                if let Some(store) = store {
+                    located::check(store, subject.id, rows, &mut checker)?;
+                }
+                report.packs += 1;
+                report.bytes += subject.len;
+            }
+            // Whether it may be gone is seen at the end.
+            Ok(None) => {}
+            Err(error) if is_out_of_reach(&error) => return Err(error.into()),
+            Err(source) => {
+                checker.problems.push(Problem::Unreadable { pack: listed.id, source });
+            }
+        }
+        progress.packs += 1;
+        progress.bytes = before + len;
+        (options.progress)(progress);
+    }
+    if let Some(store) = store {
+        let listed = packs.iter().map(|(listed, _)| listed.id).collect();
+        located::compare(store, backend, known, listed, &mut checker.problems)?;
+    }
+    missing_facts(&mut checker, options.depth, applied);
+    let Checker { problems, damage, records, .. } = checker;
+    Ok(CheckReport { problems, damage, records, ..report })
+}
+
+/// Finds transactions that were acknowledged and are in no pack. Sequence numbers grow by one.
+fn missing_facts(checker: &mut Checker, depth: Depth, applied: Option<u64>) {
+    let last = applied.unwrap_or(checker.last_sequence);
+    let mut next = checker.last_sequence + 1;
+    if depth == Depth::Contents {
+        next = 1;
+        checker.sequences.sort_unstable();
+        for &sequence in checker.sequences.iter().take_while(|sequence| **sequence <= last) {
+            if sequence > next {
+                let (first, last) = (next, sequence - 1);
+                checker.problems.push(Problem::FactsMissing { first, last });
+            }
+            next = sequence + 1;
+        }
+    }
+    if next <= last {
+        checker.problems.push(Problem::FactsMissing { first: next, last });
+    }
+}
