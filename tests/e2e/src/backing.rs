@@ -136,9 +136,9 @@ pub fn granary(data: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// Takes the index of a stopped server away, and has it made anew from what the store holds. On a
-/// disk of its own the next start does that; elsewhere a server refuses to start on an index that
-/// has been lost until `granary fsck --rebuild` was run.
+/// Takes the index of a stopped server away, and has it made anew from what the store holds. The next
+/// start does that where the index is in the data directory. Elsewhere a server refuses to start on a
+/// database that is not the store's until `granary fsck --rebuild` was run.
 pub fn lose_index(data: &Path) {
     let backing = Backing::of(data);
     match backing.index() {

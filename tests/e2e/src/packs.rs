@@ -73,7 +73,9 @@ fn packs(data: &Path) -> Vec<PathBuf> {
     let folder = backing.objects().unwrap_or(data).join("packs");
     let listed = fs::read_dir(&folder);
     let listed = listed.unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    listed.map(|entry| entry.expect("an entry").path()).collect()
+    // Notes lie beside the packs of a folder, and are called by one word.
+    let files = listed.map(|entry| entry.expect("an entry").path());
+    files.filter(|file| file.extension().is_some()).collect()
 }
 
 fn read(pack: &Path) -> Vec<u8> {

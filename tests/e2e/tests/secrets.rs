@@ -42,7 +42,7 @@ fn assert_fails_silently(what: &str, command: &mut Command) -> String {
 
 #[test]
 fn neither_logs_nor_answers_nor_command_lines_have_the_secrets() {
-    let (s3, postgres, data) = (S3Server::start(), Postgres::start(), places::scratch());
+    let (mut s3, postgres, data) = (S3Server::start(), Postgres::start(), places::scratch());
     let store = below(&s3.bucket("own"), "place");
     let index = with_password(&postgres.database("own"));
     Backing::set(data.path(), Some((&store, &s3.dir().join("own/place"))), Some(&index));
