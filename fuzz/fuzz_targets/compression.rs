@@ -9,7 +9,7 @@ use std::io::BufRead;
 
 use granary_fuzz::Pieces;
 use libfuzzer_sys::fuzz_target;
-use narbridge::compression::{Compression, Error, StoredEncoder, decode_small, decoder};
+use nar_compression::{Compression, Error, StoredEncoder, decode_small, decoder};
 
 /// Where reading stops: a few bytes can stand for very many.
 const MAX_PLAIN: usize = 1024 * 1024;

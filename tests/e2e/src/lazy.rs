@@ -15,6 +15,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::background::{Background, eventually};
+use crate::backing::Backing;
 use crate::closure::Closure;
 use crate::places;
 
@@ -98,6 +99,14 @@ impl Mounter {
         let mut command =
             self.granary(&[&["mount", cache, at, "--foreground"], arguments].concat());
         Mount::start(&mut command, place)
+    }
+
+    /// Mounts a cache of a data directory that no server uses.
+    pub fn mount_data(&self, data: &Path, cache: &str) -> Mount {
+        let place = self.place();
+        let [at, from] = [&place, data].map(|path| path.to_str().expect("UTF-8"));
+        let mut command = self.granary(&["mount", cache, at, "--foreground", "--data", from]);
+        Mount::start(Backing::of(data).tell(&mut command), &place)
     }
 
     /// What a mount complains of that does not come about.

@@ -4,6 +4,9 @@
 //! The formats that the tests send (NAR, narinfo, nix32) are written here once more, on purpose
 //! without Granary's own crates: a mistake there must not be able to agree with itself.
 //!
+//! The servers run on the store and under the index that the environment chooses: see
+//! [`combination`].
+//!
 //! Nothing is skipped: a missing part is a panic that says how to get it.
 #![allow(
     clippy::expect_used,
@@ -15,14 +18,17 @@
 
 pub mod attic;
 pub mod background;
+pub mod backing;
 pub mod closure;
 pub mod codec;
+pub mod combination;
 pub mod fake;
 pub mod faulty;
 pub mod file_server;
 pub mod granary;
 pub mod http;
 pub mod issuer;
+pub mod keeper;
 pub mod lazy;
 pub mod namespace;
 pub mod nar;
@@ -34,13 +40,16 @@ pub mod protocol;
 pub mod random;
 pub mod raw;
 pub mod server;
+pub mod tmpfs;
 pub mod tokens;
 pub mod updates;
 pub mod upload;
 pub mod wire;
 
 pub use background::Background;
+pub use backing::Backing;
 pub use closure::Closure;
+pub use combination::{Combination, Index, Store};
 pub use fake::FakeServer;
 pub use faulty::FaultyProxy;
 pub use file_server::FileServer;
@@ -50,4 +59,5 @@ pub use issuer::Issuer;
 pub use lazy::{Flipper, Mount, Mounter, Statistics};
 pub use nix::{ChrootStore, Nix, Version};
 pub use server::Server;
+pub use tmpfs::Tmpfs;
 pub use wire::Wire;

@@ -1,8 +1,17 @@
-//! The packs of a data directory, read by a zstd that knows nothing of Granary.
+//! The packs of a store, read by a zstd that knows nothing of Granary.
+//!
+//! On disk a pack lies in the data directory, from its first record on. On S3 it is an object once it
+//! is sealed, which is before anything in it is acknowledged; until then it grows in a *spool* file
+//! of the data directory, which nobody misses when it is lost.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+
+use crate::backing::Backing;
 
 /// The kind of a record that is a chunk, see docs/pack-format.md.
 pub const CHUNK: u8 = 1;
@@ -42,17 +51,76 @@ pub fn records(mut bytes: &[u8]) -> Vec<Record> {
     records
 }
 
-/// The records of all packs.
+/// The records of all packs, those that still grow among them.
 pub fn all_records(data: &Path) -> Vec<Record> {
-    let start = 8 + 24;
-    let read = |pack: PathBuf| fs::read(pack).expect("a pack");
-    let of = |pack| records(read(pack).get(start..).unwrap_or_default());
-    packs(data).into_iter().flat_map(of).collect()
+    // A pack goes from the spool to the bucket, so this order misses none.
+    let growing = growing(data);
+    let packs = packs(data);
+    let uploaded: BTreeSet<_> = packs.iter().filter_map(|pack| pack.file_stem()).collect();
+    let growing = growing.iter().filter(|(name, _)| !uploaded.contains(name.as_os_str()));
+    let growing = growing.flat_map(|(_, bytes)| records_of(bytes));
+    packs.iter().flat_map(|pack| records_of(&read(pack))).chain(growing).collect()
 }
 
+/// The records behind the start of a pack.
+fn records_of(pack: &[u8]) -> Vec<Record> {
+    records(pack.get(8 + 24..).unwrap_or_default())
+}
+
+/// Whatever is there for good.
 fn packs(data: &Path) -> Vec<PathBuf> {
-    let folder = fs::read_dir(data.join("packs")).expect("the data directory has packs");
-    folder.map(|entry| entry.expect("an entry").path()).collect()
+    let backing = Backing::of(data);
+    let folder = backing.objects().unwrap_or(data).join("packs");
+    let listed = fs::read_dir(&folder);
+    let listed = listed.unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    // Notes lie beside the packs of a folder, and are called by one word.
+    let files = listed.map(|entry| entry.expect("an entry").path());
+    files.filter(|file| file.extension().is_some()).collect()
+}
+
+fn read(pack: &Path) -> Vec<u8> {
+    // One that was open when it was listed may have been sealed since.
+    let read = fs::read(pack).or_else(|_| fs::read(pack.with_extension("pack")));
+    read.unwrap_or_else(|error| panic!("{}: {error}", pack.display()))
+}
+
+/// Names and bytes of the packs that are on their way to a bucket.
+fn growing(data: &Path) -> Vec<(OsString, Vec<u8>)> {
+    let listed = spools(data).into_iter().flat_map(|spool| fs::read_dir(spool).expect("a folder"));
+    let mut packs = Vec::new();
+    for path in listed.map(|entry| entry.expect("an entry").path()) {
+        match (path.file_stem(), fs::read(&path)) {
+            (Some(name), Ok(bytes)) => packs.push((name.to_owned(), bytes)),
+            // It has arrived in the meantime.
+            (_, Err(error)) if error.kind() == ErrorKind::NotFound => {}
+            (_, other) => panic!("{}: {:?}", path.display(), other.map(|bytes| bytes.len())),
+        }
+    }
+    packs
+}
+
+/// Forgets what a stopped server has read from its bucket, so that it has to ask again.
+pub fn forget_read(data: &Path) {
+    let caches = spools(data).into_iter().map(|spool| spool.with_file_name("cache"));
+    let there: Vec<_> = caches.filter(|cache| cache.is_dir()).collect();
+    assert!(!there.is_empty(), "no cache in {}: nothing would be forgotten", data.display());
+    there.iter().for_each(|cache| fs::remove_dir_all(cache).expect("it goes"));
+}
+
+/// The folders of packs that grow on their way to a bucket.
+fn spools(data: &Path) -> Vec<PathBuf> {
+    let (mut open, mut found) = (vec![data.to_owned()], Vec::new());
+    while let Some(folder) = open.pop() {
+        // A cache of pages comes and goes beside it.
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
+            match entry.file_name().to_str() {
+                Some("spool") => found.push(entry.path()),
+                _ => open.push(entry.path()),
+            }
+        }
+    }
+    found
 }
 
 /// What [`decode_all`] found.
@@ -66,19 +134,21 @@ pub struct Found {
     pub plain: u64,
 }
 
-/// Runs `zstd -dc` over every pack, sealed or not; panics where it complains.
+/// Runs `zstd -dc` over every pack that is there for good, sealed or not; panics where it complains.
+/// Objects are sealed, all of them.
 pub fn decode_all(data: &Path) -> Found {
     let mut found = Found::default();
+    let are_objects = Backing::of(data).objects().is_some();
     for pack in packs(data) {
         match pack.extension().and_then(|extension| extension.to_str()) {
             Some("pack") => found.sealed += 1,
-            Some("open") => found.open += 1,
+            Some("open") if !are_objects => found.open += 1,
             _ => panic!("{} is no pack", pack.display()),
         }
         let mut zstd = Command::new("zstd")
             .arg("-dc")
             .arg(&pack)
-            .stdout(std::process::Stdio::piped())
+            .stdout(Stdio::piped())
             .spawn()
             .expect("zstd runs");
         let mut stdout = zstd.stdout.take().expect("piped");

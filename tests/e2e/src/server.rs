@@ -1,12 +1,12 @@
 //! The `granary` server as a child process.
 
+use crate::backing::{self, Backing};
 use crate::http::Http;
-use crate::places;
 use rustix::process::{Pid, Signal, kill_process};
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 /// Long enough for a rebuild of the index on a busy machine.
@@ -17,11 +17,19 @@ const STOP: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Server {
     child: Child,
-    data: PathBuf,
-    arguments: Vec<String>,
+    start: Start,
+    log: Arc<Mutex<Vec<String>>>,
     port: u16,
     token: String,
     public_key: String,
+}
+
+/// How it was started, and will be again.
+#[derive(Debug, Clone)]
+struct Start {
+    data: PathBuf,
+    arguments: Vec<String>,
+    variables: Vec<(String, String)>,
 }
 
 impl Server {
@@ -32,44 +40,50 @@ impl Server {
 
     /// The same, with more arguments.
     pub fn start_with(data: &Path, arguments: &[&str]) -> Self {
-        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        Self::spawn(data, 0, arguments)
+        Self::start_in(data, arguments, &[])
     }
 
-    fn spawn(data: &Path, port: u16, arguments: Vec<String>) -> Self {
-        let mut child = Command::new(places::granary())
-            .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--data"])
-            .arg(data)
-            .args(&arguments)
-            .stdin(Stdio::null())
+    /// The same, with more arguments and more environment.
+    pub fn start_in(data: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let variables = variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        Self::spawn(Start { data: data.to_owned(), arguments, variables: variables.collect() }, 0)
+    }
+
+    fn spawn(start: Start, port: u16) -> Self {
+        let listen = format!("127.0.0.1:{port}");
+        let mut command = backing::granary(&start.data, &["serve", "--listen", &listen]);
+        let mut child = command
+            .args(&start.arguments)
+            .envs(start.variables.iter().cloned())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("the server starts");
-        let stdout = child.stdout.take().expect("piped");
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let log = Arc::new(Mutex::new(Vec::new()));
         let (found, port) = mpsc::channel();
-        // Reads on until the end: a full pipe would stop the server.
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                eprintln!("granary: {line}");
-                if let Some(port) = port_in(&line) {
-                    // Only the first is waited for.
-                    let _ = found.send(port);
-                }
+        // Both read on until the end: a full pipe would stop the server.
+        keep_lines(stdout.expect("piped"), &log, move |line| {
+            if let Some(port) = port_in(line) {
+                // Only the first is waited for.
+                let _ = found.send(port);
             }
         });
+        keep_lines(stderr.expect("piped"), &log, |_| ());
         let port = port.recv_timeout(START).unwrap_or_else(|error| {
             let status = child.try_wait();
             drop(child.kill());
             panic!("the server printed no address ({error}); its status: {status:?}")
         });
         let read = |name: &str| {
-            let path = data.join(name);
+            let path = start.data.join(name);
             let text = std::fs::read_to_string(&path);
             text.unwrap_or_else(|error| panic!("{}: {error}", path.display())).trim().to_owned()
         };
         let token = read("root-token");
         let public_key = read("public-key");
-        Self { child, data: data.to_owned(), arguments, port, token, public_key }
+        Self { child, start, log, port, token, public_key }
     }
 
     /// `http://127.0.0.1:PORT`
@@ -94,7 +108,22 @@ impl Server {
 
     /// The data directory.
     pub fn data(&self) -> &Path {
-        &self.data
+        &self.start.data
+    }
+
+    /// What lies behind it.
+    pub fn backing(&self) -> Backing {
+        Backing::of(self.data())
+    }
+
+    /// The number of its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has said so far, on stdout and stderr.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().expect("no panic").clone()
     }
 
     /// A client that may do everything.
@@ -139,15 +168,20 @@ impl Server {
     /// Stops it, does something with the data directory, and starts another on the same port.
     pub fn restart_after(mut self, meanwhile: impl FnOnce(&Path)) -> Self {
         self.terminate();
-        meanwhile(&self.data);
-        Self::spawn(&self.data, self.port, std::mem::take(&mut self.arguments))
+        meanwhile(&self.start.data);
+        Self::spawn(self.start.clone(), self.port)
+    }
+
+    /// Stops it, takes its index away and has it made anew, and starts another on the same port.
+    pub fn restart_without_its_index(self) -> Self {
+        self.restart_after(backing::lose_index)
     }
 
     /// `kill -9`, and another on the same data and port.
     pub fn restart_after_kill_nine(mut self) -> Self {
         self.child.kill().expect("a running server");
         self.child.wait().expect("its end");
-        Self::spawn(&self.data, self.port, std::mem::take(&mut self.arguments))
+        Self::spawn(self.start.clone(), self.port)
     }
 
     fn terminate(&mut self) {
@@ -170,6 +204,22 @@ impl Drop for Server {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// Shows what comes, and keeps it.
+fn keep_lines(
+    from: impl Read + Send + 'static,
+    log: &Arc<Mutex<Vec<String>>>,
+    mut seen: impl FnMut(&str) + Send + 'static,
+) {
+    let log = log.clone();
+    std::thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            eprintln!("granary: {line}");
+            seen(&line);
+            log.lock().expect("no panic").push(line);
+        }
+    });
 }
 
 fn port_in(line: &str) -> Option<u16> {

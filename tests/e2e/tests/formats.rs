@@ -5,7 +5,7 @@
 use granary_e2e::codec::{self, Compression};
 use granary_e2e::random::Random;
 use granary_e2e::upload::Upload;
-use granary_e2e::{Closure, Nix, Server, Version, narinfo, packs, places};
+use granary_e2e::{Closure, Combination, Nix, Server, Store, Version, narinfo, packs, places};
 use std::path::Path;
 
 /// A server that holds the small closure.
@@ -27,8 +27,14 @@ fn every_pack_is_a_zstd_stream_also_while_it_is_open() {
         // The closure has little in common with itself: most of its bytes must be there.
         let nars: u64 = closure.paths.iter().map(|path| path.nar_size).sum();
         assert!(plain > nars / 2, "{when}: {plain} bytes in packs for {nars} of NARs");
+        found
     };
-    check("while the server runs");
+    let found = check("while the server runs");
+    match Combination::chosen().store {
+        Store::Disk => assert!(found.open > 0, "none is open: {found:?}"),
+        // What is acknowledged is in objects, and these are sealed.
+        Store::S3 => assert!(found.sealed > 0 && found.open == 0, "{found:?}"),
+    }
     server.stop();
     check("after it has stopped");
 }

@@ -12,7 +12,8 @@ use granary_e2e::background::eventually;
 use granary_e2e::lazy::{assert_same_closure, files, is_mounted, run_in};
 use granary_e2e::random::Random;
 use granary_e2e::{
-    Closure, FileServer, Flipper, Home, Mount, Mounter, Nix, Server, Version, Wire, places, tokens,
+    Closure, FileServer, Flipper, Home, Mount, Mounter, Nix, Server, Tmpfs, Version, Wire, places,
+    tokens,
 };
 use tempfile::TempDir;
 
@@ -387,8 +388,7 @@ fn a_folder_and_plain_binary_caches_are_sources_too() {
     let Cache { server, closure, _data } = cache;
     server.stop();
 
-    let data = data.to_str().expect("UTF-8");
-    let mount = machine.mount("default", &["--data", data]);
+    let mount = machine.mount_data(&data, "default");
     assert_same_closure(&closure, &mount);
     mount.stop();
 
@@ -496,24 +496,4 @@ fn what_others_touched_first_comes_first() {
     eprintln!("without {without:?} {many:?}, with {with:?} {few:?}");
     assert!(few.questions * 3 < many.questions * 2, "{few:?} with, {many:?} without");
     assert!(with < without, "{with:?} with, {without:?} without");
-}
-
-/// A small file system in memory.
-struct Tmpfs(PathBuf);
-
-impl Tmpfs {
-    fn at(place: &Path, size: &str) -> Self {
-        // Nobody else may write to a cache folder.
-        let options = format!("size={size},mode=700");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &options, "granary-test"]).arg(place);
-        assert!(mount.status().expect("mount runs").success());
-        Self(place.to_owned())
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg("-l").arg(&self.0).status());
-    }
 }

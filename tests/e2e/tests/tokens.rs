@@ -7,7 +7,7 @@ use granary_e2e::codec::Compression;
 use granary_e2e::random::Random;
 use granary_e2e::tokens::{self, now};
 use granary_e2e::upload::Upload;
-use granary_e2e::{Http, Issuer, Server, places};
+use granary_e2e::{Http, Issuer, Server, backing, places};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Output};
@@ -233,9 +233,7 @@ fn a_configuration_that_is_wrong_stops_the_start_and_says_where() {
     ] {
         let path = data.path().join("other.toml");
         std::fs::write(&path, config).expect("a file");
-        let output = Command::new(places::granary())
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-            .arg(data.path())
+        let output = backing::granary(data.path(), &["serve", "--listen", "127.0.0.1:0"])
             .arg("--config")
             .arg(&path)
             .output()
