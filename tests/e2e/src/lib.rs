@@ -17,6 +17,7 @@ pub mod attic;
 pub mod background;
 pub mod closure;
 pub mod codec;
+pub mod costs;
 pub mod crowd;
 pub mod fake;
 pub mod faulty;
