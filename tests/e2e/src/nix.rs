@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 /// The Nix versions that `tests/setup` provides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
     /// 2.8, Debian 12's own.
     V2_8,
@@ -91,6 +91,24 @@ impl Nix {
         let store = ChrootStore::empty();
         self.run(Some(store.root()), "nix", &["copy", "--from", url, path]);
         store
+    }
+
+    /// `nix copy --to URL` of a path with its closure from the store in `root`.
+    ///
+    /// # Errors
+    /// What it complained of.
+    pub fn try_copy_to(&self, url: &str, root: &Path, path: &str) -> Result<(), String> {
+        self.attempt(Some(root), "nix", &["copy", "--to", url, path]).map(drop)
+    }
+
+    /// `nix copy --from URL` of a path with its closure, into a new store.
+    ///
+    /// # Errors
+    /// What it complained of.
+    pub fn try_copy_from(&self, url: &str, path: &str) -> Result<ChrootStore, String> {
+        let store = ChrootStore::empty();
+        self.attempt(Some(store.root()), "nix", &["copy", "--from", url, path])?;
+        Ok(store)
     }
 
     /// The same by substitution, as a build would get it.
@@ -255,6 +273,22 @@ impl Nix {
             command.env("NIX_REMOTE", format!("local?root={}", root.display()));
         }
         command
+    }
+
+    fn attempt(
+        &self,
+        root: Option<&Path>,
+        program: &str,
+        arguments: &[&str],
+    ) -> Result<String, String> {
+        let output = self.command(root, program).args(arguments).output().unwrap_or_else(|error| {
+            panic!("{}: {error}: run tests/setup", self.bin.join(program).display())
+        });
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        } else {
+            Err(format!("{}\n{}", output.status, String::from_utf8_lossy(&output.stderr)))
+        }
     }
 
     fn run(&self, root: Option<&Path>, program: &str, arguments: &[&str]) -> String {

@@ -25,6 +25,13 @@ impl Random {
         Self(seed)
     }
 
+    /// Other ones each time, where a failure does not depend on them.
+    pub fn from_clock() -> Self {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let nanoseconds = now.expect("a clock after 1970").as_nanos() as u64;
+        Self(nanoseconds ^ u64::from(std::process::id()) << 32)
+    }
+
     /// Any number.
     pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
