@@ -31,8 +31,11 @@ pub struct Place {
 pub fn open_place(text: &str, role: Role) -> Result<Place, Failure> {
     match text.split_once("://") {
         None => open_folder(Path::new(text), role),
+        Some(("s3", _)) => Err(Failure::new(format!(
+            "{text}: this granary was built without object stores; name a data folder"
+        ))),
         Some((scheme, _)) => Err(Failure::new(format!(
-            "`{text}`: {scheme}:// is not a place for a store; a data folder is"
+            "{text}: {scheme}:// is no place for a store; a data folder or s3://BUCKET is"
         ))),
     }
 }
