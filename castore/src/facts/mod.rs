@@ -374,7 +374,8 @@ impl Facts {
             if let Err(error) = self.index.apply(&group.batch) {
                 let error = match error {
                     IndexError::Conflict => storage(io::Error::other(
-                        "it took so long that another server went on without it; whether it was                          made is not known: try again",
+                        "it took so long that another server went on without it; whether it was \
+                         made is not known: try again",
                     )),
                     error => storage(error),
                 };
