@@ -73,11 +73,6 @@ impl Packs {
         slot.map(|slot| slot.id).ok_or_else(|| io::Error::other("no pack in that slot"))
     }
 
-    /// Where they lie.
-    pub fn backend(&self) -> &Arc<dyn PackBackend> {
-        &self.backend
-    }
-
     /// The names of the packs that are sealed.
     pub fn sealed_ids(&self) -> HashSet<PackId> {
         let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);

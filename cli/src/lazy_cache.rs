@@ -15,11 +15,11 @@ use nix_compat::signature::VerifyingKey;
 use nix_compat::store_path::StoreDir;
 
 use crate::binary_cache::{self, nix_keys};
-use crate::commands::serve;
 use crate::data_dir::default_data_dir;
 use crate::failure::{Context, Failure};
 use crate::remote::RemoteArgs;
 use crate::size::parse_size;
+use crate::store_place::StorePlace;
 
 /// The bound of each pause between two attempts: a server that restarts is found soon after.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -162,7 +162,7 @@ impl LazyArgs {
             Some(dir) => dir.clone(),
             None => default_data_dir()?,
         };
-        let house = Arc::new(serve::open(&dir)?);
+        let house = Arc::new(StorePlace::of_data(&dir).resolve()?.open()?);
         let cache = house.cache(name).filter(|cache| cache.destroyed().is_none());
         let cache =
             cache.ok_or_else(|| Failure::new(format!("{} has no cache {name}", dir.display())))?;

@@ -9,6 +9,7 @@ mod foreground;
 mod lazy_cache;
 mod limits;
 mod logging;
+mod maintenance;
 mod nix_socket;
 mod nix_version;
 mod output;

@@ -72,13 +72,11 @@ impl ServerConfig {
     }
 
     /// Where the packs lie, if the configuration says it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the option of the same name"))]
     pub fn store_url(&self) -> Option<&str> {
         self.store.url.as_deref()
     }
 
     /// Where the index is, if the configuration says it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the option of the same name"))]
     pub fn index_url(&self) -> Result<Option<String>, Failure> {
         match (&self.index.url, &self.index.url_file) {
             (Some(_), Some(_)) => {

@@ -52,6 +52,17 @@ impl Caller {
     }
 }
 
+/// Takes in a cache that another server on the same store has made, so that it is known when it is
+/// first asked for. What is known, and what cannot be, costs nothing.
+pub(crate) async fn learn_of(app: &App, name: &str) {
+    if !app.house.may_know_more(name) {
+        return;
+    }
+    let (house, name) = (app.house.clone(), name.to_owned());
+    // What cannot be looked up is answered as if it were not there, and is in the log.
+    drop(crate::body::blocking(move || house.look_for_cache(&name)).await);
+}
+
 /// The cache of that name, for a caller who has the right.
 pub(crate) fn admit(
     app: &App,

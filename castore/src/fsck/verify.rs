@@ -51,7 +51,7 @@ impl Verifier {
             Kind::Chunk | Kind::Claim => Ok(None),
             Kind::ChunkList => ChunkList::decode(&self.plain).map(|_| None).map_err(Flaw::Tree),
             Kind::Tree => Tree::decode(&self.plain).map(|_| None).map_err(Flaw::Tree),
-            Kind::Facts => facts::sequence_of(&self.plain).map(Some).map_err(Flaw::Facts),
+            Kind::Facts => facts::order_of(&self.plain).map(|(sequence, _)| Some(sequence)).map_err(Flaw::Facts),
         }
     }
 }

@@ -94,11 +94,9 @@ impl StoreError {
                 Cause::Lost => Cause::Fault,
                 cause => cause,
             },
-            Self::Pack(_)
-            | Self::Locked(_)
-            | Self::InUse
-            | Self::ForeignIndex
-            | Self::Tree(_) => Cause::Fault,
+            Self::Pack(_) | Self::Locked(_) | Self::InUse | Self::ForeignIndex | Self::Tree(_) => {
+                Cause::Fault
+            }
         }
     }
 }

@@ -1,28 +1,27 @@
-//! `granary serve`
+//! `granary serve`: which store it serves, see `--store` and `--index`, is [`StorePlace`]'s matter.
 
 use std::fs;
+use std::future::Future;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use castore::Options;
 use castore::durable::write_file;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use granary_http::token::{Claims, PURPOSE, Verifier};
 use granary_http::{App, Auth, Limits, new_id};
 use narbridge::cache::CacheSettings;
-use narbridge::{Cache, Storehouse};
+use narbridge::{Cache, Storehouse, StorehouseError};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::data_dir::default_data_dir;
 use crate::failure::{Context, Failure};
 use crate::logging;
-use crate::progress::OpenBar;
+use crate::maintenance;
 use crate::sd_notify::notify;
-use crate::server_config::ServerConfig;
 use crate::size::parse_size;
+use crate::store_place::{Place, StorePlace};
 
 /// The cache that a new data directory has.
 const FIRST_CACHE: &str = "default";
@@ -33,76 +32,119 @@ pub struct Serve {
     /// Address to listen on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", env = "GRANARY_LISTEN")]
     listen: SocketAddr,
-    /// Folder that holds everything [default: $XDG_STATE_HOME/granary]
-    #[arg(long, value_name = "DIR", env = "GRANARY_DATA")]
-    data: Option<PathBuf>,
-    /// Configuration: whose tokens to believe [default: config.toml in the data folder, if there]
-    #[arg(long, value_name = "FILE", env = "GRANARY_SERVER_CONFIG")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    place: StorePlace,
+    /// What this process does, where several share one store
+    #[arg(long, value_enum, default_value_t = Role::All, env = "GRANARY_ROLE")]
+    role: Role,
     /// Longest NAR to accept, uncompressed: bytes, or with KiB, MiB, GiB, TiB
     #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = parse_size)]
     max_nar_size: u64,
+}
+
+/// What a process does.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Role {
+    /// Answer requests, and leave work in the background to others
+    Api,
+    /// Work in the background, and answer /healthz and /readyz alone
+    Gc,
+    /// Both
+    All,
 }
 
 impl Serve {
     /// Serves until SIGTERM or SIGINT.
     pub fn run(self) -> Result<(), Failure> {
         logging::start();
-        let dir = match self.data {
-            Some(dir) => dir,
-            None => default_data_dir()?,
-        };
-        let config = ServerConfig::load(self.config.as_deref(), &dir)?;
-        let house = open(&dir)?;
-        let secret = house.key().derive(PURPOSE);
-        let verifier = config.verifier(&secret, &dir)?;
-        let cache = first_cache(&house)?;
-        leave_root_token(&dir, &house, &secret)?;
-        leave_public_key(&dir, cache.as_deref())?;
+        let place = self.place.resolve()?;
+        let house = Arc::new(place.open()?);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.context(|| "cannot start threads".to_owned())?;
-        let house = Arc::new(house);
-        let limits = Limits { max_nar_size: self.max_nar_size };
-        let auth = Auth::new(&secret, verifier, house.revocations().clone());
-        let app = App::new(house.clone(), auth, limits);
-        runtime.block_on(async {
-            let listener = TcpListener::bind(self.listen).await.context(|| {
-                format!("cannot listen on {}: choose another address with --listen", self.listen)
-            })?;
-            let address = listener.local_addr().context(|| "no address".to_owned())?;
-            announce(address, cache.as_deref(), &dir)
-                .context(|| "cannot write to stdout".to_owned())?;
-            notify("READY=1");
-            // Held no longer: a cache that somebody holds cannot be moved.
-            drop(cache);
-            let mut term =
-                signal(SignalKind::terminate()).context(|| "cannot wait for SIGTERM".to_owned())?;
-            let stop = async move {
-                tokio::select! {
-                    _ = term.recv() => {}
-                    _ = tokio::signal::ctrl_c() => {}
-                }
-                notify("STOPPING=1");
-                tracing::info!("finishing the requests under way");
-            };
-            let served = granary_http::serve(listener, app, stop).await;
-            served.context(|| "serving ended".to_owned())
-        })?;
+        let threads = || "cannot start threads".to_owned();
+        house.keep_fresh().context(threads)?;
+        if self.role != Role::Api {
+            maintenance::start(&house).context(threads)?;
+        }
+        match self.role {
+            Role::Gc => runtime.block_on(self.watch_over(&house)),
+            _ => {
+                let doors = Doors::of(&place, &house, self.max_nar_size)?;
+                runtime.block_on(self.answer(doors))
+            }
+        }?;
         // Threads that still work on a cut-off request keep the store open; they end by themselves.
         runtime.shutdown_timeout(std::time::Duration::from_secs(10));
         drop(house);
         tracing::info!("stopped");
         Ok(())
     }
+
+    async fn answer(&self, doors: Doors) -> Result<(), Failure> {
+        let Doors { app, cache, dir } = doors;
+        let (listener, address) = self.listen().await?;
+        let announced = announce(address, cache.as_deref(), &dir);
+        announced.context(|| "cannot write to stdout".to_owned())?;
+        notify("READY=1");
+        // Held no longer: a cache that somebody holds cannot be moved.
+        drop(cache);
+        let served = granary_http::serve(listener, app, stopped()?).await;
+        served.context(|| "serving ended".to_owned())
+    }
+
+    async fn watch_over(&self, house: &Arc<Storehouse>) -> Result<(), Failure> {
+        let (listener, address) = self.listen().await?;
+        let line =
+            format!("Granary works in the background; http://{address}/readyz says how it is");
+        crate::output::print(&line)?;
+        notify("READY=1");
+        let served = granary_http::serve_health(listener, house.clone(), stopped()?).await;
+        served.context(|| "serving ended".to_owned())
+    }
+
+    async fn listen(&self) -> Result<(TcpListener, SocketAddr), Failure> {
+        let listener = TcpListener::bind(self.listen).await.context(|| {
+            format!("cannot listen on {}: choose another address with --listen", self.listen)
+        })?;
+        let address = listener.local_addr().context(|| "no address".to_owned())?;
+        Ok((listener, address))
+    }
 }
 
-/// Opens the storehouse, showing how it goes where that takes long.
-pub fn open(dir: &Path) -> Result<Storehouse, Failure> {
-    let mut bar = OpenBar::new();
-    let mut progress = |news| bar.update(news);
-    let house = Storehouse::open(dir, Options::new(&mut progress));
-    bar.finish();
-    house.context(|| format!("cannot open the store in {}", dir.display()))
+/// Done when the process is to end.
+fn stopped() -> Result<impl Future<Output = ()>, Failure> {
+    let mut term =
+        signal(SignalKind::terminate()).context(|| "cannot wait for SIGTERM".to_owned())?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        notify("STOPPING=1");
+        tracing::info!("finishing the requests under way");
+    })
+}
+
+/// What requests are answered with.
+struct Doors {
+    app: Arc<App>,
+    /// The cache that a new data directory has.
+    cache: Option<Arc<Cache>>,
+    dir: PathBuf,
+}
+
+impl Doors {
+    fn of(place: &Place, house: &Arc<Storehouse>, max_nar_size: u64) -> Result<Self, Failure> {
+        let dir = place.dir.clone();
+        let secret = house.key().derive(PURPOSE);
+        let verifier = place.config.verifier(&secret, &dir)?;
+        let cache = first_cache(house)?;
+        leave_root_token(&dir, house, &secret)?;
+        leave_public_key(&dir, cache.as_deref())?;
+        let auth = Auth::new(&secret, verifier, house.revocations().clone());
+        let app = App::new(house.clone(), auth, Limits { max_nar_size });
+        Ok(Self { app, cache, dir })
+    }
 }
 
 /// The cache that a new data directory has, made if this is one. `None` if it was destroyed.
@@ -113,7 +155,14 @@ fn first_cache(house: &Storehouse) -> Result<Option<Arc<Cache>>, Failure> {
     let context = || format!("cannot make the cache {FIRST_CACHE}");
     let name = FIRST_CACHE.parse().context(context)?;
     let settings = CacheSettings { public: true, ..CacheSettings::default() };
-    house.create_cache(&name, &settings, None).map(Some).context(context)
+    match house.create_cache(&name, &settings, None) {
+        // Another server on the same store made it at the same time.
+        Err(StorehouseError::Exists(_)) => {
+            house.look_for_cache(FIRST_CACHE).context(context)?;
+            Ok(house.cache(FIRST_CACHE))
+        }
+        made => made.map(Some).context(context),
+    }
 }
 
 /// Leaves a token that may do everything as a file, for scripts. One that has been revoked gives

@@ -1,7 +1,6 @@
 //! `granary store ls|cat`
 
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
 
 use castore::tree::{Node, Tree};
 use clap::{Args, Subcommand};
@@ -9,9 +8,8 @@ use narbridge::{Cache, Storehouse};
 use nix_compat::store_path::{StorePath, StorePathHash};
 use std::sync::Arc;
 
-use crate::commands::serve;
-use crate::data_dir::default_data_dir;
 use crate::failure::{Context, Failure};
+use crate::store_place::StorePlace;
 
 /// `granary store …`
 #[derive(Subcommand)]
@@ -35,9 +33,8 @@ pub enum Store {
 /// Where to look.
 #[derive(Args)]
 pub struct Place {
-    /// Folder that holds the store; no server may be using it [default: $XDG_STATE_HOME/granary]
-    #[arg(long, value_name = "DIR", env = "GRANARY_DATA")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    store: StorePlace,
     /// Cache to look into
     #[arg(long, default_value = "default")]
     cache: String,
@@ -45,14 +42,7 @@ pub struct Place {
 
 impl Place {
     fn open(&self) -> Result<(Storehouse, Arc<Cache>), Failure> {
-        let dir = match &self.data {
-            Some(dir) => dir.clone(),
-            None => default_data_dir()?,
-        };
-        if !dir.join("packs").is_dir() {
-            return Err(Failure::new(format!("there is no store in {}", dir.display())));
-        }
-        let house = serve::open(&dir)?;
+        let house = self.store.existing()?.open()?;
         let cache = house.cache(&self.cache);
         let cache = cache.ok_or_else(|| Failure::new(format!("no cache is called {}", self.cache)));
         Ok((house, cache?))

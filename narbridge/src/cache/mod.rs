@@ -107,6 +107,7 @@ impl Cache {
     ) -> Result<Self, RecordError> {
         let settings = CacheSettings::of_record(&format!("cache {name}"), record)?;
         let narinfos = before.map(|before| before.narinfos.clone());
+        let shared = store.is_shared();
         let plans = before.map(|before| before.plans.clone());
         Ok(Self {
             store,
@@ -121,7 +122,7 @@ impl Cache {
             retention: settings.retention,
             created: record.created,
             destroyed: record.destroyed,
-            narinfos: narinfos.unwrap_or_else(|| Arc::new(RenderedNarinfos::new())),
+            narinfos: narinfos.unwrap_or_else(|| Arc::new(RenderedNarinfos::new(shared))),
             plans: plans
                 .unwrap_or_else(|| Arc::new(Plans::with_weighter(1000, PLAN_CACHE, PlanWeight))),
         })

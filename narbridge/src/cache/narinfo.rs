@@ -4,6 +4,8 @@
 //! ([`granary_api::sync`]). These are of the cache's own making, always: of what uploaders write
 //! into fields that Nix does not know, nothing is kept.
 
+use std::time::Instant;
+
 use granary_api::sync::{SIGNATURE_FIELD, TREE_FIELD, root_fingerprint};
 use nix_compat::narinfo::{Flags, NarInfo};
 use nix_compat::signature::Signature;
@@ -33,8 +35,9 @@ impl Cache {
     }
 
     fn render(&self, hash: StorePathHash) -> Result<Rendered, CacheError> {
+        let rendered = Instant::now();
         let Some((sequence, record)) = self.path_record(hash)? else {
-            return Ok(Rendered { narinfo: None, settings: self.since, until: None });
+            return Ok(Rendered { narinfo: None, settings: self.since, until: None, rendered });
         };
         let url_hash = sha256(&record.name, &record.nar_hash)?;
         let url = nar_url(url_hash);
@@ -54,7 +57,7 @@ impl Cache {
             text.extend([SIGNATURE_FIELD, ": ", &signature.to_string(), "\n"]);
         }
         let narinfo = Some(SentNarinfo::new(text));
-        Ok(Rendered { narinfo, settings: self.since, until: signers.until })
+        Ok(Rendered { narinfo, settings: self.since, until: signers.until, rendered })
     }
 
     /// The cache's signatures, made at the first read and remembered.

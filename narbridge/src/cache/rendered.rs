@@ -3,6 +3,12 @@
 //! They outlive the [`Cache`](super::Cache) object that rendered them: a change of settings makes a
 //! new one, and requests that still work with the old one must make the new one forget, too. So
 //! each says under which settings it was rendered, and until when its signatures are to be shown.
+//!
+//! Where other servers publish to the same cache, what is here may be out of date: what was absent may
+//! be there by now, so that is not remembered at all, and what is there is rendered anew after a few
+//! seconds.
+
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nix_compat::store_path::StorePathHash;
@@ -12,6 +18,10 @@ use super::{CacheError, Tag};
 
 /// Narinfos held in memory, in bytes. Room for some 20 000.
 const CAPACITY: u64 = 16 * 1024 * 1024;
+
+/// How long a narinfo counts where others may change it. One that was published anew by another server
+/// is shown after this; until then the old one is, whose NAR is still there.
+const FRESH: Duration = Duration::from_secs(5);
 
 /// A narinfo as it is sent. Its tag is made when it is rendered: what is read most of all is not
 /// hashed for each reader.
@@ -37,13 +47,8 @@ pub(super) struct Rendered {
     pub(super) settings: u64,
     /// When a key that signed it ends, in seconds since 1970.
     pub(super) until: Option<u64>,
-}
-
-impl Rendered {
-    fn is_good(&self, settings: u64) -> bool {
-        let in_time = || self.until.is_none_or(|until| crate::storehouse::now() < until);
-        self.settings == settings && in_time()
-    }
+    /// When that was.
+    pub(super) rendered: Instant,
 }
 
 #[derive(Clone)]
@@ -58,16 +63,25 @@ impl quick_cache::Weighter<StorePathHash, Rendered> for Weight {
 
 pub(super) struct RenderedNarinfos {
     inner: quick_cache::sync::Cache<StorePathHash, Rendered, Weight>,
+    /// Whether other processes publish to the same cache.
+    shared: bool,
 }
 
 impl RenderedNarinfos {
-    pub(super) fn new() -> Self {
-        Self { inner: quick_cache::sync::Cache::with_weighter(20_000, CAPACITY, Weight) }
+    pub(super) fn new(shared: bool) -> Self {
+        let inner = quick_cache::sync::Cache::with_weighter(20_000, CAPACITY, Weight);
+        Self { inner, shared }
+    }
+
+    fn is_good(&self, rendered: &Rendered, settings: u64) -> bool {
+        let in_time = || rendered.until.is_none_or(|until| crate::storehouse::now() < until);
+        let fresh = || rendered.narinfo.is_some() && rendered.rendered.elapsed() < FRESH;
+        rendered.settings == settings && in_time() && (!self.shared || fresh())
     }
 
     /// What was rendered for this path under these settings, and may still be sent.
     pub(super) fn get(&self, hash: StorePathHash, settings: u64) -> Option<Option<SentNarinfo>> {
-        let found = self.inner.get(&hash).filter(|rendered| rendered.is_good(settings));
+        let found = self.inner.get(&hash).filter(|rendered| self.is_good(rendered, settings));
         found.map(|rendered| rendered.narinfo)
     }
 
@@ -78,11 +92,13 @@ impl RenderedNarinfos {
         settings: u64,
         render: impl Fn() -> Result<Rendered, CacheError>,
     ) -> Result<Option<SentNarinfo>, CacheError> {
-        self.inner.remove_if(&hash, |rendered| !rendered.is_good(settings));
+        self.inner.remove_if(&hash, |rendered| !self.is_good(rendered, settings));
         // The guard keeps others from reading at the same time, and an entry from being put in
         // that a publication has made obsolete meanwhile.
         match self.inner.get_value_or_guard(&hash, None) {
-            GuardResult::Value(rendered) if rendered.is_good(settings) => Ok(rendered.narinfo),
+            GuardResult::Value(rendered) if self.is_good(&rendered, settings) => {
+                Ok(rendered.narinfo)
+            }
             GuardResult::Guard(guard) => {
                 let rendered = render()?;
                 let _ = guard.insert(rendered.clone());

@@ -4,7 +4,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use castore::bytes::{LocalPacks, PackBackend};
+use castore::bytes::{LocalPacks, PackBackend, S3Location, S3Packs};
+use tempfile::TempDir;
 
 use crate::failure::{Context, Failure};
 
@@ -25,16 +26,28 @@ pub struct Place {
     pub dir: Option<PathBuf>,
     /// Keeps servers away meanwhile.
     _lock: Option<File>,
+    /// Where what is on its way to or from an object store lies.
+    _scratch: Option<TempDir>,
 }
 
 /// Opens what a person calls a place: a data folder, or the URL of an object store.
 pub fn open_place(text: &str, role: Role) -> Result<Place, Failure> {
     match text.split_once("://") {
         None => open_folder(Path::new(text), role),
+        Some(("s3", _)) => open_bucket(text),
         Some((scheme, _)) => Err(Failure::new(format!(
-            "`{text}`: {scheme}:// is not a place for a store; a data folder is"
+            "`{text}`: {scheme}:// is not a place for a store; a data folder is, or s3://…"
         ))),
     }
+}
+
+fn open_bucket(url: &str) -> Result<Place, Failure> {
+    let context = || format!("cannot open the store in {url}");
+    let location: S3Location = url.parse().context(context)?;
+    // What is read is read once.
+    let scratch = tempfile::tempdir().context(|| "cannot make a temporary folder".to_owned())?;
+    let packs = Arc::new(S3Packs::open(location, scratch.path(), 0).context(context)?);
+    Ok(Place { packs, dir: None, _lock: None, _scratch: Some(scratch) })
 }
 
 fn open_folder(dir: &Path, role: Role) -> Result<Place, Failure> {
@@ -51,7 +64,7 @@ fn open_folder(dir: &Path, role: Role) -> Result<Place, Failure> {
     let context = || format!("cannot open the store in {}", dir.display());
     let lock = castore::store::lock(dir).context(context)?;
     let packs = Arc::new(LocalPacks::open(&packs).context(context)?);
-    Ok(Place { packs, dir: Some(dir.to_owned()), _lock: Some(lock) })
+    Ok(Place { packs, dir: Some(dir.to_owned()), _lock: Some(lock), _scratch: None })
 }
 
 impl Place {

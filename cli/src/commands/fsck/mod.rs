@@ -39,15 +39,16 @@ impl Fsck {
     /// Checks the store; fails when something is wrong with it.
     pub fn run(self) -> Result<(), Failure> {
         logging::start();
-        let place = self.place.describe()?;
+        let at = self.place.existing()?;
+        let place = at.to_string();
         let mut rebuilt = None;
         let opened = if self.rebuild {
-            self.place.rebuild().map(|(house, report)| {
+            at.rebuild().map(|(house, report)| {
                 rebuilt = Some(report);
                 house
             })
         } else {
-            self.place.open()
+            at.open()
         };
         if let (Some(rebuilt), false) = (&rebuilt, self.json) {
             print(&rebuilt_line(rebuilt))?;
@@ -56,7 +57,7 @@ impl Fsck {
             Ok(house) => (self.check(&house, rebuilt.as_ref(), &place)?, None),
             Err(failure) if is_damage(&failure) => {
                 note(&format!("{}: checking its packs alone", failure.text()));
-                let packs = self.place.packs()?;
+                let packs = at.packs()?;
                 let checked = self.check_packs(&place, |options| {
                     let backend: &dyn PackBackend = &*packs.backend;
                     check_packs(backend, options)

@@ -17,6 +17,7 @@ use axum::response::Response;
 use granary_api::Permission;
 
 use crate::App;
+use crate::admission::learn_of;
 use crate::auth::Caller;
 use crate::body::hear_out;
 use crate::error::ApiError;
@@ -50,6 +51,9 @@ async fn route(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
     let caller = app.auth.caller(&headers).await;
     let path = uri.path().strip_prefix(granary_api::PREFIX).unwrap_or_default().to_owned();
     let segments: Vec<&str> = path.split('/').skip(1).collect();
+    if let ["caches", cache, ..] = segments[..] {
+        learn_of(&app, cache).await;
+    }
     let call = Call { app, caller, method, uri, headers, body };
     if let ["caches", cache, "paths"] = segments[..]
         && matches!(call.method, Method::GET | Method::HEAD)

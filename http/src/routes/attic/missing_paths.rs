@@ -6,7 +6,7 @@ use nix_compat::store_path::StorePathHash;
 use serde::{Deserialize, Serialize};
 
 use super::{Call, require_token};
-use crate::admission::admit_pusher;
+use crate::admission::{admit_pusher, learn_of};
 use crate::body::{blocking, hear_out, read_small};
 use crate::error::ApiError;
 use crate::reply;
@@ -36,6 +36,7 @@ pub(super) async fn answer(call: Call) -> Result<Response, ApiError> {
     let body = read_small(call.body, MAX_QUESTION).await?;
     let asked: Question = serde_json::from_slice(&body)
         .map_err(|error| ApiError::BadRequest(format!("the body is not the question: {error}")))?;
+    learn_of(&call.app, &asked.cache).await;
     let (cache, pusher) = admit_pusher(&call.app, &call.caller, &asked.cache)?;
     let hashes = asked.store_path_hashes.iter().map(|hash| hash.parse());
     let mut hashes: Vec<StorePathHash> = hashes

@@ -28,6 +28,7 @@ use axum::response::Response;
 use granary_api::Permission;
 
 use crate::App;
+use crate::admission::learn_of;
 use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::routes::unescape;
@@ -76,11 +77,15 @@ async fn route(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
     let (method, headers) = (parts.method, parts.headers);
     let caller = app.auth.caller(&headers).await;
     let path = unescape(parts.uri.path()).ok_or(ApiError::NotFound)?;
+    let other = path.strip_prefix(PREFIX).unwrap_or_default();
+    if let Some(cache) = info_of(&path).or_else(|| other.strip_prefix("cache-config/")) {
+        learn_of(&app, cache).await;
+    }
     let call = Call { app, caller, method, headers, body };
     if let Some(cache) = info_of(&path) {
         return cache_config::info(call, cache);
     }
-    match path.strip_prefix(PREFIX).unwrap_or_default() {
+    match other {
         "get-missing-paths" => missing_paths::answer(call).await,
         "upload-path" => upload_path::answer(call).await,
         other => match other.strip_prefix("cache-config/") {

@@ -6,7 +6,7 @@ use narbridge::cache::PublishedNar;
 use serde::Serialize;
 
 use super::{Call, nar_info, require_token};
-use crate::admission::admit_pusher;
+use crate::admission::{admit_pusher, learn_of};
 use crate::auth::Caller;
 use crate::body::{hear_out, with_body};
 use crate::error::ApiError;
@@ -40,10 +40,14 @@ impl Outcome {
 pub(super) async fn answer(call: Call) -> Result<Response, ApiError> {
     let Call { app, caller, method, headers, mut body } = call;
     let admitted = match let_in(&method, &caller, &headers) {
-        Ok(()) => nar_info::read(&headers, &mut body).await.and_then(|info| {
-            let (cache, pusher) = admit_pusher(&app, &caller, &info.cache)?;
-            Ok((info, cache, pusher))
-        }),
+        Ok(()) => match nar_info::read(&headers, &mut body).await {
+            Ok(info) => {
+                learn_of(&app, &info.cache).await;
+                let admitted = admit_pusher(&app, &caller, &info.cache);
+                admitted.map(|(cache, pusher)| (info, cache, pusher))
+            }
+            Err(refusal) => Err(refusal),
+        },
         Err(refusal) => Err(refusal),
     };
     let (info, cache, pusher) = match admitted {

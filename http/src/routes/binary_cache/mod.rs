@@ -113,6 +113,7 @@ async fn admit(
         (true, _) => Right::Read,
         (false, _) => Right::To(Permission::Push),
     };
+    admission::learn_of(app, name).await;
     let caller = app.auth.caller(headers).await;
     let cache = admission::admit(app, &caller, name, right)?;
     Ok((cache, caller, resource.ok_or(ApiError::NotFound)?))
