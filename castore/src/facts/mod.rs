@@ -27,6 +27,7 @@ pub(crate) use record::set_applied;
 use record::{ChangeRecord, Record};
 pub(crate) use record::{ReplayError, Sequences, order_of, replay_all};
 use turn::Turn;
+pub(crate) use turn::void;
 
 /// Where many write, each writer stores at most one pack of facts in this time: who commits
 /// meanwhile shares the next one. An object costs the same whether it holds one record or hundreds.

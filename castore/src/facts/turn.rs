@@ -58,6 +58,14 @@ pub(super) struct Reserved {
     value: Vec<u8>,
 }
 
+/// The numbers that the next record will declare void.
+pub(crate) fn void(index: &dyn Index) -> Result<Vec<Sequences>, IndexError> {
+    let found = index.get(VOID_KEY)?.unwrap_or_default();
+    let damaged =
+        |error: prost::DecodeError| IndexError::Engine { engine: "facts", source: Box::new(error) };
+    Ok(Void::decode(&found[..]).map_err(damaged)?.numbers)
+}
+
 fn storage_pack(error: PackError) -> CommitError {
     storage(error)
 }

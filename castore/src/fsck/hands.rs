@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use super::verify::Verifier;
 use super::{Depth, Flaw};
 use crate::bytes::ReadPack;
+use crate::facts::Sequences;
 use crate::pack::{HEADER_LEN, PackId, Row};
 
 /// Records that lie together.
@@ -29,7 +30,7 @@ pub(super) struct Verified {
     pub records: u64,
     pub damaged: Vec<(PackId, Row, Flaw)>,
     /// Sequence numbers of the facts in it.
-    pub sequences: Vec<u64>,
+    pub sequences: Vec<Sequences>,
 }
 
 /// The threads.
@@ -139,7 +140,7 @@ fn again(
     row: &Row,
     depth: Depth,
     flaw: Flaw,
-) -> Result<Option<u64>, Flaw> {
+) -> Result<Vec<Sequences>, Flaw> {
     let mut record = vec![0; HEADER_LEN + row.stored as usize];
     batch.pack.distrust(row.offset..row.offset + record.len() as u64);
     match batch.pack.read_at(row.offset, &mut record) {

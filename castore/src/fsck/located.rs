@@ -53,17 +53,18 @@ pub(super) fn check(
 }
 
 /// Holds the packs that the index knows against those that are there. Others may write and compact
-/// meanwhile, so a pack counts as missing or unknown only if it was so before and still is.
+/// meanwhile, so a pack counts as missing or unknown only if it was so before and still is. Returns
+/// the unknown ones.
 pub(super) fn compare(
     store: &Store,
     backend: &dyn PackBackend,
     known: HashSet<PackId>,
     listed: HashSet<PackId>,
     problems: &mut Vec<Problem>,
-) -> Result<(), StoreError> {
+) -> Result<Vec<PackId>, StoreError> {
     let packs = store.packs();
     if known.is_subset(&listed) && listed.iter().all(|id| packs.slot_of(*id).is_some()) {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let now: HashSet<PackId> = backend.list()?.into_iter().map(|listed| listed.id).collect();
     let still_known = packs.sealed_ids();
@@ -79,7 +80,6 @@ pub(super) fn compare(
         .collect();
     unknown.sort_unstable();
     missing.sort_unstable();
-    problems.extend(unknown.into_iter().map(|pack| Problem::PackUnknown { pack }));
     problems.extend(missing.into_iter().map(|pack| Problem::PackMissing { pack }));
-    Ok(())
+    Ok(unknown)
 }

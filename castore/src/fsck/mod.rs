@@ -15,9 +15,9 @@ use std::io;
 
 pub use problem::{Flaw, FooterFlaw, Problem};
 
-use crate::bytes::{Listed, PackBackend};
+use crate::bytes::{Durability, Listed, PackBackend};
 use crate::locations::Location;
-use crate::pack::PackId;
+use crate::pack::{Kind, PackId};
 use crate::store::{Store, StoreError};
 pub(crate) use pack::{Checker, Subject, last_sequence};
 
@@ -93,6 +93,8 @@ pub struct CheckReport {
     pub bytes: u64,
     /// Their records.
     pub records: u64,
+    /// Packs that no index knows, and that nothing refers to.
+    pub strays: u64,
     /// What is wrong.
     pub problems: Vec<Problem>,
     /// The records among it.
@@ -169,6 +171,11 @@ fn check(
 ) -> Result<CheckReport, StoreError> {
     // What is applied now lies in packs that the list to come has, whoever writes meanwhile.
     let applied = store.map(Store::applied).transpose()?;
+    // Numbers that a record to come will declare void.
+    let void = store.map(Store::void).transpose()?.unwrap_or_default();
+    if let Some(store) = store {
+        store.catch_up()?;
+    }
     let known = store.map(|store| store.packs().sealed_ids()).unwrap_or_default();
     let packs = measure(backend)?;
     let mut checker = Checker::new(options.depth, options.threads)?;
@@ -178,7 +185,9 @@ fn check(
         ..CheckProgress::default()
     };
     (options.progress)(progress);
+    checker.sequences.extend(void);
     let mut report = CheckReport::default();
+    let mut facts_alone = HashSet::new();
     for (listed, len) in &packs {
         let before = progress.bytes;
         match open(backend, listed) {
@@ -188,7 +197,12 @@ fn check(
                     progress.bytes += read;
                     (options.progress)(progress);
                 })?;
-                if let Some(store) = store {
+                // Nobody looks facts up in packs, so packs of facts alone are known to nobody.
+                if backend.durability() == Durability::Sealed
+                    && rows.iter().all(|row| row.kind == Kind::Facts)
+                {
+                    facts_alone.insert(subject.id);
+                } else if let Some(store) = store {
                     located::check(store, subject.id, rows, &mut checker)?;
                 }
                 report.packs += 1;
@@ -206,8 +220,17 @@ fn check(
         (options.progress)(progress);
     }
     if let Some(store) = store {
-        let listed = packs.iter().map(|(listed, _)| listed.id).collect();
-        located::compare(store, backend, known, listed, &mut checker.problems)?;
+        let mut listed: HashSet<PackId> = packs.iter().map(|(listed, _)| listed.id).collect();
+        listed.retain(|id| !facts_alone.contains(id));
+        let unknown = located::compare(store, backend, known, listed, &mut checker.problems)?;
+        if backend.durability() == Durability::Sealed {
+            // A server was killed between storing a pack and saying so. Nobody was told that what is
+            // in it was there.
+            report.strays = unknown.len() as u64;
+        } else {
+            let unknown = unknown.into_iter().map(|pack| Problem::PackUnknown { pack });
+            checker.problems.extend(unknown);
+        }
     }
     missing_facts(&mut checker, options.depth, applied);
     let Checker { problems, damage, records, .. } = checker;
@@ -216,17 +239,19 @@ fn check(
 
 /// Finds transactions that were acknowledged and are in no pack. Sequence numbers grow by one.
 fn missing_facts(checker: &mut Checker, depth: Depth, applied: Option<u64>) {
-    let last = applied.unwrap_or(checker.last_sequence);
-    let mut next = checker.last_sequence + 1;
+    let accounted = checker.sequences.iter().map(|numbers| numbers.last).max().unwrap_or_default();
+    let accounted = accounted.max(checker.last_sequence);
+    let last = applied.unwrap_or(accounted);
+    let mut next = accounted + 1;
     if depth == Depth::Contents {
         next = 1;
-        checker.sequences.sort_unstable();
-        for &sequence in checker.sequences.iter().take_while(|sequence| **sequence <= last) {
-            if sequence > next {
-                let (first, last) = (next, sequence - 1);
+        checker.sequences.sort_unstable_by_key(|numbers| numbers.first);
+        for numbers in checker.sequences.iter().take_while(|numbers| numbers.first <= last) {
+            if numbers.first > next {
+                let (first, last) = (next, numbers.first - 1);
                 checker.problems.push(Problem::FactsMissing { first, last });
             }
-            next = sequence + 1;
+            next = next.max(numbers.last + 1);
         }
     }
     if next <= last {

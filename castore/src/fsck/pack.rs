@@ -7,6 +7,7 @@ use super::hands::{Batch, Hands, Verified};
 use super::verify::Verifier;
 use super::{Damage, Depth, Flaw, FooterFlaw, Problem, is_out_of_reach};
 use crate::bytes::ReadPack;
+use crate::facts::Sequences;
 use crate::pack::format::{SKIPPABLE_MAGIC, START_LEN, TRAILER_LEN, start};
 use crate::pack::{Footer, HEADER_LEN, Kind, PackId, ROW_LEN, Row, recover};
 
@@ -36,7 +37,7 @@ pub(crate) struct Checker {
     pub damage: Damage,
     pub records: u64,
     /// Sequence numbers of the facts that were decoded.
-    pub sequences: Vec<u64>,
+    pub sequences: Vec<Sequences>,
     /// The highest sequence number that a footer or a decoded record names.
     pub last_sequence: u64,
     /// Damaged records of the pack at hand.
@@ -236,7 +237,7 @@ impl Checker {
     fn take(&mut self, verified: Verified) {
         self.records += verified.records;
         for sequence in verified.sequences {
-            self.last_sequence = self.last_sequence.max(sequence);
+            self.last_sequence = self.last_sequence.max(sequence.last);
             self.sequences.push(sequence);
         }
         for (pack, row, flaw) in verified.damaged {
@@ -258,8 +259,8 @@ pub(crate) fn last_sequence(pack: &dyn ReadPack, rows: &[Row]) -> io::Result<u64
     for row in rows.iter().filter(|row| row.kind == Kind::Facts) {
         let mut record = vec![0; HEADER_LEN + row.stored as usize];
         pack.read_at(row.offset, &mut record)?;
-        if let Ok(Some(sequence)) = verifier.verify(row, &record, Depth::Contents) {
-            last = last.max(sequence);
+        for sequence in verifier.verify(row, &record, Depth::Contents).unwrap_or_default() {
+            last = last.max(sequence.last);
         }
     }
     Ok(last)

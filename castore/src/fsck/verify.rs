@@ -3,7 +3,7 @@
 use super::Depth;
 use super::Flaw;
 use crate::Digest;
-use crate::facts;
+use crate::facts::{self, Sequences};
 use crate::pack::{FrameDecoder, HEADER_LEN, Kind, RecordHeader, Row};
 use crate::tree::{ChunkList, Tree};
 
@@ -18,9 +18,14 @@ impl Verifier {
         Ok(Self { decoder: FrameDecoder::new()?, plain: Vec::new() })
     }
 
-    /// Verifies a record, header included. Returns the sequence number if it holds facts that were
-    /// decoded.
-    pub fn verify(&mut self, row: &Row, record: &[u8], depth: Depth) -> Result<Option<u64>, Flaw> {
+    /// Verifies a record, header included. Returns which sequence numbers it accounts for, if it holds
+    /// facts that were decoded: its own, and those that it declares void.
+    pub fn verify(
+        &mut self,
+        row: &Row,
+        record: &[u8],
+        depth: Depth,
+    ) -> Result<Vec<Sequences>, Flaw> {
         let header = RecordHeader::parse(record).ok_or(Flaw::Header)?;
         let same = header.kind == row.kind
             && header.digest == row.digest
@@ -35,10 +40,10 @@ impl Verifier {
         }
         if row.kind == Kind::Claim {
             let empty = row.stored == 0 && row.plain == 0;
-            return if empty { Ok(None) } else { Err(Flaw::ClaimWithData) };
+            return if empty { Ok(Vec::new()) } else { Err(Flaw::ClaimWithData) };
         }
         if depth < Depth::Contents {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         self.plain.clear();
         let decoded = self.decoder.append(&mut self.plain, frames, row.plain as usize);
@@ -48,10 +53,16 @@ impl Verifier {
             return Err(Flaw::Digest);
         }
         match row.kind {
-            Kind::Chunk | Kind::Claim => Ok(None),
-            Kind::ChunkList => ChunkList::decode(&self.plain).map(|_| None).map_err(Flaw::Tree),
-            Kind::Tree => Tree::decode(&self.plain).map(|_| None).map_err(Flaw::Tree),
-            Kind::Facts => facts::order_of(&self.plain).map(|(sequence, _)| Some(sequence)).map_err(Flaw::Facts),
+            Kind::Chunk | Kind::Claim => Ok(Vec::new()),
+            Kind::ChunkList => {
+                ChunkList::decode(&self.plain).map(|_| Vec::new()).map_err(Flaw::Tree)
+            }
+            Kind::Tree => Tree::decode(&self.plain).map(|_| Vec::new()).map_err(Flaw::Tree),
+            Kind::Facts => {
+                let (sequence, mut numbers) = facts::order_of(&self.plain).map_err(Flaw::Facts)?;
+                numbers.push(Sequences { first: sequence, last: sequence });
+                Ok(numbers)
+            }
         }
     }
 }

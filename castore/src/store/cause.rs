@@ -94,9 +94,12 @@ impl StoreError {
                 Cause::Lost => Cause::Fault,
                 cause => cause,
             },
-            Self::Pack(_) | Self::Locked(_) | Self::InUse | Self::ForeignIndex | Self::Tree(_) => {
-                Cause::Fault
-            }
+            Self::Pack(_)
+            | Self::Locked(_)
+            | Self::InUse
+            | Self::ForeignIndex
+            | Self::UnfinishedCopy { .. }
+            | Self::Tree(_) => Cause::Fault,
         }
     }
 }

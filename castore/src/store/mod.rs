@@ -230,6 +230,11 @@ impl Store {
         Ok(facts::applied(&*self.index)?)
     }
 
+    /// Sequence numbers that were given out for nothing, and that no record says so of yet.
+    pub(crate) fn void(&self) -> Result<Vec<facts::Sequences>, StoreError> {
+        Ok(facts::void(&*self.index)?)
+    }
+
     pub(crate) fn append(&self, run: &Run) -> io::Result<()> {
         self.log.append(run)
     }

@@ -15,9 +15,7 @@ use std::process::{Command, Output};
 const PATHS: usize = 5;
 
 fn granary(arguments: &[&str]) -> Output {
-    let output = Command::new(places::granary()).args(arguments).output().expect("granary runs");
-    eprint!("{}", String::from_utf8_lossy(&output.stderr));
-    output
+    Command::new(places::granary()).args(arguments).output().expect("granary runs")
 }
 
 fn text(path: &Path) -> &str {

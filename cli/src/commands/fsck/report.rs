@@ -17,6 +17,7 @@ pub struct Report {
     bytes: u64,
     records: u64,
     damaged_records: usize,
+    stray_packs: u64,
     /// Absent where the store did not open.
     caches: Option<Caches>,
     problems: Vec<Found>,
@@ -112,6 +113,7 @@ impl Report {
             bytes: packs.bytes,
             records: packs.records,
             damaged_records: packs.damage.len(),
+            stray_packs: packs.strays,
             caches,
             problems,
             damaged_paths,
@@ -142,6 +144,9 @@ impl Report {
                 format!(", {destroyed} of them destroyed")
             };
             text += &format!(" and {caches} caches{also} ({paths} paths, {trees} trees)");
+        }
+        if self.stray_packs > 0 {
+            text += &format!("; {} packs are left over from interrupted servers", self.stray_packs);
         }
         if !self.damaged_paths.is_empty() {
             text += &format!("; {} paths are damaged", self.damaged_paths.len());
