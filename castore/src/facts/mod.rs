@@ -29,8 +29,9 @@ pub(crate) use record::{ReplayError, Sequences, order_of, replay_all};
 use turn::Turn;
 pub(crate) use turn::void;
 
-/// Where many write, each writer stores at most one pack of facts in this time: who commits
+/// While many commit at a time, at most one pack of facts is stored in this time: who commits
 /// meanwhile shares the next one. An object costs the same whether it holds one record or hundreds.
+/// Who commits alone does not wait.
 const LINGER: Duration = Duration::from_millis(200);
 /// How often a commit starts again when somebody else wrote in spite of the lock.
 const ATTEMPTS: u32 = 5;
@@ -141,8 +142,8 @@ struct Leader {
     encoder: FrameEncoder,
     /// What the log has and the index has not taken yet.
     owed: Option<Batch>,
-    /// When this writer stored a pack of facts last.
-    stored: Option<Instant>,
+    /// When this writer stored a pack of facts for several at once, if that was the last one.
+    crowded: Option<Instant>,
 }
 
 /// Transactions that were checked, as they are to be written.
@@ -195,7 +196,7 @@ impl Facts {
     ) -> Result<Self, CommitError> {
         let sequence = applied(&*index).map_err(storage)?;
         let encoder = FrameEncoder::new().map_err(storage)?;
-        let leader = Mutex::new(Leader { sequence, encoder, owed: None, stored: None });
+        let leader = Mutex::new(Leader { sequence, encoder, owed: None, crowded: None });
         Ok(Self { index, log, journal, queue: Mutex::default(), leader })
     }
 
@@ -250,7 +251,7 @@ impl Facts {
 
     /// Gives others the time to join.
     fn linger(&self, leader: &Leader) {
-        if let (Journal::Packs(_), Some(stored)) = (&self.journal, leader.stored) {
+        if let (Journal::Packs(_), Some(stored)) = (&self.journal, leader.crowded) {
             std::thread::sleep(LINGER.saturating_sub(stored.elapsed()));
         }
     }
@@ -369,12 +370,13 @@ impl Facts {
                 reserved => reserved?,
             };
             backend.put(pack, bytes).map_err(storage)?;
-            leader.stored = Some(Instant::now());
+            leader.crowded = (group.results.len() > 1).then(Instant::now);
             reserved.end_with(&mut group.batch);
             if let Err(error) = self.index.apply(&group.batch) {
                 let error = match error {
                     IndexError::Conflict => storage(io::Error::other(
-                        "it took so long that another server went on without it; whether it was                          made is not known: try again",
+                        "it took so long that another server went on without it, and may have taken \
+                         it over: try again",
                     )),
                     error => storage(error),
                 };

@@ -131,6 +131,10 @@ pub(crate) fn replay_all(index: &dyn Index, encoded: &[Vec<u8>]) -> Result<(), R
 
 /// Makes `sequence` the last number that was given out, where void ones go beyond what was replayed.
 pub(crate) fn set_applied(index: &dyn Index, sequence: u64) -> Result<(), IndexError> {
+    if sequence == 0 {
+        // Said by the absence of the key, which is what the first commit expects.
+        return Ok(());
+    }
     let mut batch = Batch::default();
     batch.put(SEQUENCE_KEY, sequence.to_be_bytes());
     index.apply(&batch)

@@ -126,7 +126,9 @@ fn complete(
     )?;
     let applied = facts::applied(&**index)?;
     let last = replay::replay(packs, &**index, applied, facts, progress)?;
-    facts::set_applied(&**index, last)?;
+    if last > 0 {
+        facts::set_applied(&**index, last)?;
+    }
     let mut batch = Batch::default();
     batch.put(COMPLETE_KEY, *b"1");
     Ok(index.apply(&batch)?)

@@ -7,13 +7,16 @@ use std::sync::Arc;
 
 use super::{Store, StoreError};
 use crate::Digest;
-use crate::bytes::{ReadPack, Wait};
+use crate::bytes::{Durability, ReadPack, Wait};
 use crate::locations::{Location, Locations};
 use crate::pack::{FrameDecoder, HEADER_LEN, Kind, RecordHeader};
 use crate::tree::{ChunkList, ChunkRef, Tree};
 
 /// Records that lie no further apart are fetched by one read, and what is between thrown away.
 const MAX_GAP: u64 = 16 * 1024;
+
+/// Chunks of a file that are asked for ahead: some 32 MiB of plain bytes.
+const CHUNKS_AHEAD: usize = 256;
 
 /// Turns records back into plain bytes. Keep one per thread.
 pub struct Reader {
@@ -179,6 +182,24 @@ impl Store {
             }
             Ok(())
         })
+    }
+
+    /// Whether reading packs means asking somebody far away.
+    pub fn is_far(&self) -> bool {
+        self.packs.backend().durability() == Durability::Sealed
+    }
+
+    /// Says that a file's chunks will be read soon, where that makes a difference.
+    pub fn will_read_chunks(&self, chunks: &[ChunkRef]) -> Result<(), StoreError> {
+        if !self.is_far() {
+            return Ok(());
+        }
+        let mut records = Vec::new();
+        for chunk in chunks.iter().take(CHUNKS_AHEAD) {
+            records.push((chunk.digest, self.find(Kind::Chunk, &chunk.digest)?));
+        }
+        self.will_read(&records);
+        Ok(())
     }
 
     /// Says that these records, each after the other, will be read soon. Returns at once.

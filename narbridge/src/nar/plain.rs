@@ -85,8 +85,9 @@ impl NarBody for PlainNar {
                 }
                 Some(Step::File(file)) => {
                     let tree = &self.pieces.tree;
-                    self.pieces.chunks =
-                        self.store.chunks_of(tree, &file.digest, file.size)?.into();
+                    let chunks = self.store.chunks_of(tree, &file.digest, file.size)?;
+                    self.store.will_read_chunks(&chunks)?;
+                    self.pieces.chunks = chunks.into();
                 }
                 None => {
                     let what = "the tree's NAR is shorter than its path info says".to_owned();

@@ -22,6 +22,11 @@ const FRAMING_LEVEL: i32 = 1;
 /// A window is full at this size: what was read is still in the core's own cache when it is sent.
 const AIM: usize = 256 * 1024;
 
+/// Where packs are far away, so much of what comes next is asked for ahead, in stored bytes, and each
+/// time that so much of it has gone out.
+const AHEAD: u64 = 48 * 1024 * 1024;
+const AHEAD_STEP: u64 = 4 * 1024 * 1024;
+
 /// One piece of the output.
 enum Piece {
     /// The next so many bytes of the plan's framing.
@@ -116,12 +121,15 @@ pub struct ZstdNar {
     position: u64,
     framing_at: usize,
     range: ByteRange,
+    /// Where in the output it is time to ask for what comes next; `None` where packs are at hand.
+    ahead: Option<u64>,
 }
 
 impl ZstdNar {
     /// The NAR that is planned, limited to `range`.
     pub fn new(store: Arc<Store>, plan: Arc<ZstdPlan>, range: ByteRange) -> Self {
-        let mut nar = Self { store, plan, next: 0, position: 0, framing_at: 0, range };
+        let ahead = store.is_far().then_some(range.start);
+        let mut nar = Self { store, plan, next: 0, position: 0, framing_at: 0, range, ahead };
         while let Some(piece) = nar.plan.pieces.get(nar.next)
             && nar.position + piece.len() as u64 <= nar.range.start
         {
@@ -177,7 +185,28 @@ impl ZstdNar {
         (count, size)
     }
 
+    /// Asks for what comes next.
+    fn look_ahead(&mut self) {
+        if self.ahead.is_none_or(|ahead| self.position < ahead) {
+            return;
+        }
+        self.ahead = Some(self.position + AHEAD_STEP);
+        let end = self.range.end.min(self.position + AHEAD);
+        let (mut position, mut records) = (self.position, Vec::new());
+        for piece in &self.plan.pieces[self.next..] {
+            if position >= end {
+                break;
+            }
+            position += piece.len() as u64;
+            if let Piece::Stored(digest, location) = piece {
+                records.push((*digest, *location));
+            }
+        }
+        self.store.will_read(&records);
+    }
+
     fn window(&mut self, wait: Wait) -> Result<Option<Bytes>, NarError> {
+        self.look_ahead();
         let (count, size) = self.next_pieces();
         if count == 0 {
             return Ok(None);

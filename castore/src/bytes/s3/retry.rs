@@ -33,12 +33,12 @@ pub struct Patience {
 impl Default for Patience {
     fn default() -> Self {
         Self {
-            reads: Duration::from_secs(30),
-            writes: Duration::from_secs(120),
+            reads: Duration::from_secs(15),
+            writes: Duration::from_secs(20),
             answer: Duration::from_secs(10),
             stall: Duration::from_secs(5),
             first_pause: Duration::from_millis(50),
-            longest_pause: Duration::from_secs(5),
+            longest_pause: Duration::from_secs(2),
         }
     }
 }
