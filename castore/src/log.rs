@@ -65,6 +65,9 @@ struct Current {
     end: u64,
     rows: Vec<Row>,
     last_sequence: u64,
+    /// Its length with its footer, once it is sealed: making it known may fail after that, and be tried
+    /// again.
+    sealed: Option<u64>,
 }
 
 #[derive(Default)]
@@ -161,6 +164,7 @@ impl Log {
                     end: leftover.end,
                     rows: leftover.rows,
                     last_sequence: leftover.last_sequence,
+                    sealed: None,
                 };
                 log.retire(&mut state)?;
                 state.current = Some(next);
@@ -214,6 +218,7 @@ impl Log {
                 end: START_LEN as u64,
                 rows: Vec::new(),
                 last_sequence: 0,
+                sealed: None,
             });
         }
         state.current.as_mut().ok_or_else(|| io::Error::other("no pack to append to"))
@@ -362,14 +367,19 @@ impl Shared {
     }
 
     fn seal(&self, pack: &mut Current) -> io::Result<()> {
-        let footer = whole::footer(pack.end, &mut pack.rows, pack.last_sequence)?;
-        pack.pack.write_at(pack.end, &footer)?;
-        pack.pack.seal()?;
+        let len = match pack.sealed {
+            Some(len) => len,
+            None => {
+                let footer = whole::footer(pack.end, &mut pack.rows, pack.last_sequence)?;
+                pack.pack.write_at(pack.end, &footer)?;
+                pack.pack.seal()?;
+                *pack.sealed.insert(pack.end + footer.len() as u64)
+            }
+        };
         let (rows_at, rows) = (pack.end + 8, pack.rows.len() as u64);
-        debug_assert!(footer.len() as u64 > rows * ROW_LEN as u64);
+        debug_assert!(len - pack.end > rows * ROW_LEN as u64);
         if let Some(registry) = &self.registry {
             let id = self.packs.id_of(pack.slot)?;
-            let len = pack.end + footer.len() as u64;
             registry.add(&Entry { id, len, rows_at, rows }).map_err(io::Error::from)?;
         }
         self.packs.sealed(pack.slot);

@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod conformance;
 mod local;
+#[cfg(feature = "s3")]
 mod s3;
 mod vectored;
 
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use local::LocalPacks;
+#[cfg(feature = "s3")]
 pub use s3::{S3Location, S3LocationError, S3Packs, S3Statistics};
 
 use crate::pack::PackId;

@@ -5,11 +5,13 @@
 //! the packs hold beyond the last sequence number the index knows.
 
 pub mod conformance;
+#[cfg(feature = "postgres")]
 mod postgres;
 mod redb;
 mod shared;
 mod sled;
 
+#[cfg(feature = "postgres")]
 pub use self::postgres::PostgresIndex;
 pub use self::redb::RedbIndex;
 pub use self::shared::{Held, News, Shared};

@@ -86,7 +86,7 @@ fn read(pack: &Path) -> Vec<u8> {
 
 /// Names and bytes of the packs that are on their way to a bucket.
 fn growing(data: &Path) -> Vec<(OsString, Vec<u8>)> {
-    let listed = spools(data).into_iter().flat_map(|spool| fs::read_dir(spool).expect("a folder"));
+    let Ok(listed) = fs::read_dir(data.join("objects/spool")) else { return Vec::new() };
     let mut packs = Vec::new();
     for path in listed.map(|entry| entry.expect("an entry").path()) {
         match (path.file_stem(), fs::read(&path)) {
@@ -101,26 +101,10 @@ fn growing(data: &Path) -> Vec<(OsString, Vec<u8>)> {
 
 /// Forgets what a stopped server has read from its bucket, so that it has to ask again.
 pub fn forget_read(data: &Path) {
-    let caches = spools(data).into_iter().map(|spool| spool.with_file_name("cache"));
-    let there: Vec<_> = caches.filter(|cache| cache.is_dir()).collect();
-    assert!(!there.is_empty(), "no cache in {}: nothing would be forgotten", data.display());
-    there.iter().for_each(|cache| fs::remove_dir_all(cache).expect("it goes"));
-}
-
-/// The folders of packs that grow on their way to a bucket.
-fn spools(data: &Path) -> Vec<PathBuf> {
-    let (mut open, mut found) = (vec![data.to_owned()], Vec::new());
-    while let Some(folder) = open.pop() {
-        // A cache of pages comes and goes beside it.
-        let Ok(entries) = fs::read_dir(&folder) else { continue };
-        for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
-            match entry.file_name().to_str() {
-                Some("spool") => found.push(entry.path()),
-                _ => open.push(entry.path()),
-            }
-        }
-    }
-    found
+    let cache = data.join("objects/cache");
+    let read = fs::read_dir(&cache).map(Iterator::count);
+    assert!(read.is_ok_and(|files| files > 0), "nothing in {}", cache.display());
+    fs::remove_dir_all(cache).expect("it goes");
 }
 
 /// What [`decode_all`] found.

@@ -96,6 +96,8 @@ fn errors_about_a_bucket_or_a_database_do_not_repeat_the_secrets() {
     let store = below(&s3.bucket("own"), "place");
     let objects = s3.dir().join("own/place");
     let serve = ["serve", "--listen", "127.0.0.1:0"];
+    // As if there were a store.
+    fs::create_dir(data.path().join("packs")).expect("a folder");
     for address in ["127.0.0.1:1", "127.0.0.1:port", "[nonsense", "127.0.0.1:1/name?what=this"] {
         let index = format!("postgres://granary:{PASSWORD}@{address}/own");
         Backing::set(data.path(), None, Some(&index));
