@@ -126,7 +126,11 @@ mod tests {
 
     fn ids(registry: &Registry) -> Vec<PackId> {
         let mut ids = Vec::new();
-        registry.news(|entry| Ok::<_, IndexError>(ids.push(entry.id))).unwrap();
+        let news = registry.news(|entry| {
+            ids.push(entry.id);
+            Ok::<_, IndexError>(())
+        });
+        news.unwrap();
         ids
     }
 

@@ -16,7 +16,7 @@ use granary_api::sync::{
     MAX_PATHS_AT_ONCE, MAX_SYNC_ANSWER, PathProfile, SIGNATURE_FIELD, SyncPaths, SyncedPath,
     TREE_FIELD, root_fingerprint,
 };
-use narbridge::cache::{CacheSettings, NarName, Profile, PushOutcome, Pusher};
+use narbridge::cache::{CacheSettings, NarName, Profile, PushOutcome, PushedPath, Pusher};
 use narbridge::compression::Compression;
 use narbridge::{Cache, Storehouse};
 use nix_compat::nar::Writer;
@@ -203,9 +203,9 @@ fn every_door_makes_a_path_whole_for_lazy_readers() {
         let publish = || {
             let info = info(1, &nar, &[], "");
             let (tree, lists) = (tree.clone(), lists.clone());
+            let path = PushedPath { info, tree, lists };
             let (gathered, wanted) = (&mut false, &|| true);
-            let verified =
-                pushed.verify_pushed(info, tree, lists, &pusher, 1 << 30, gathered, wanted);
+            let verified = pushed.verify_pushed(path, &pusher, 1 << 30, gathered, wanted);
             match verified.unwrap() {
                 PushOutcome::Verified(path) => {
                     pushed.publish_verified(&[*path]).remove(0).unwrap();

@@ -113,9 +113,12 @@ pub enum CommitError {
     Storage(Arc<dyn std::error::Error + Send + Sync>),
 }
 
+/// Where the outcome of a transaction is left for whoever waits for it.
+type Outcome = Arc<Mutex<Option<Result<u64, CommitError>>>>;
+
 struct Waiting {
     transaction: Transaction,
-    outcome: Arc<Mutex<Option<Result<u64, CommitError>>>>,
+    outcome: Outcome,
 }
 
 /// Where records become durable.
@@ -225,16 +228,14 @@ impl Facts {
 
     /// The same for many that do not build on each other. Each happens or not by itself. Blocks.
     pub fn commit_all(&self, transactions: Vec<Transaction>) -> Vec<Result<u64, CommitError>> {
-        let outcomes: Vec<Arc<Mutex<Option<Result<u64, CommitError>>>>> =
-            transactions.iter().map(|_| Arc::default()).collect();
+        let outcomes: Vec<Outcome> = transactions.iter().map(|_| Outcome::default()).collect();
         let waiting = transactions.into_iter().zip(&outcomes);
         let waiting =
             waiting.map(|(transaction, outcome)| Waiting { transaction, outcome: outcome.clone() });
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).extend(waiting);
         let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
-        let take = |outcome: &Arc<Mutex<Option<Result<u64, CommitError>>>>| {
-            outcome.lock().unwrap_or_else(PoisonError::into_inner).take()
-        };
+        let take =
+            |outcome: &Outcome| outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Whoever commits takes all that wait, so either all of these are done or none is.
         if let Some(done) = outcomes.iter().map(take).collect::<Option<Vec<_>>>() {
             return done;

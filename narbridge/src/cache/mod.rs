@@ -34,7 +34,7 @@ pub use name::{CacheName, InvalidCacheName};
 pub use nars::{NarFile, NarName, NarUploadError, UploadedNar};
 pub use profiles::{InvalidProfile, Profile};
 pub use publish::PublishError;
-pub use push::{PushError, PushOutcome, Pusher, Verified};
+pub use push::{PushError, PushOutcome, PushedPath, Pusher, Verified};
 pub use rendered::SentNarinfo;
 pub use settings::{CacheChanges, CacheSettings, SettingError, UpstreamKey};
 pub use sync::{InvalidQuestion, Synced};

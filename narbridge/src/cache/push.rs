@@ -41,6 +41,16 @@ pub enum PushOutcome {
     Missing(Vec<Digest>),
 }
 
+/// A path as a pusher describes it.
+pub struct PushedPath {
+    /// What it is to be. The URL does not matter.
+    pub info: NarInfo<'static>,
+    /// The tree that it holds, encoded.
+    pub tree: Vec<u8>,
+    /// The chunk lists of the tree, encoded, in the order of their blobs.
+    pub lists: Vec<Vec<u8>>,
+}
+
 /// A path that was pushed and verified. [`Cache::publish_verified`] makes it durable and visible.
 pub struct Verified {
     info: NarInfo<'static>,
@@ -157,20 +167,18 @@ impl Cache {
         Ok(if missing.is_empty() { Ok(out) } else { Err(missing) })
     }
 
-    /// Verifies a path whose chunks came before. `info` says what it is to be (its URL does not
-    /// matter), `tree` and `lists` what it holds. The NAR is made and hashed; that may take long, and
+    /// Verifies a path whose chunks came before. The NAR is made and hashed; that may take long, and
     /// is given up when `wanted` says so. Chunks that are missing are `gathered` from the other
     /// servers once. Blocks.
     pub fn verify_pushed(
         &self,
-        info: NarInfo<'static>,
-        tree: Vec<u8>,
-        lists: Vec<Vec<u8>>,
+        path: PushedPath,
         pusher: &Pusher,
         max_nar_size: u64,
         gathered: &mut bool,
         wanted: &dyn Fn() -> bool,
     ) -> Result<PushOutcome, PushError> {
+        let PushedPath { info, tree, lists } = path;
         if info.nar_size > max_nar_size {
             let why = format!("this server takes {max_nar_size} bytes (--max-nar-size)");
             return Err(wrong("NarSize", why).into());

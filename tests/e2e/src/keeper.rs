@@ -5,12 +5,13 @@
 
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// Waits for the end of the process that made it.
 #[derive(Debug)]
 pub struct Keeper {
-    _input: Option<ChildStdin>,
+    /// Its input ends with this process.
+    _shell: Child,
 }
 
 impl Keeper {
@@ -23,7 +24,6 @@ impl Keeper {
         // A group of its own: a runner that kills a test's group should not kill this.
         command.args(["-c", script]).arg(dir).process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = command.spawn().expect("a shell");
-        Self { _input: child.stdin.take() }
+        Self { _shell: command.spawn().expect("a shell") }
     }
 }

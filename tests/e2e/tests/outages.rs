@@ -4,7 +4,11 @@
 //!
 //! Every test here has an S3 server or a PostgreSQL of its own.
 
-#![allow(clippy::expect_used, reason = "a helper that fails should fail its test")]
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a helper that fails should fail its test, and figures are there to be read"
+)]
 
 use std::time::{Duration, Instant};
 

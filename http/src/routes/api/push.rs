@@ -15,7 +15,7 @@ use granary_api::push::{
     PathOutcome, PublishPath,
 };
 use narbridge::Cache;
-use narbridge::cache::{PublishError, PushError, PushOutcome, Pusher, Verified};
+use narbridge::cache::{PublishError, PushError, PushOutcome, PushedPath, Pusher, Verified};
 use nix_compat::narinfo::{Flags, NarInfo};
 use nix_compat::nixhash::Sha256;
 use prost::Message;
@@ -399,7 +399,8 @@ impl Publication<'_> {
         let Manifest { tree, lists } =
             Manifest::decode_bounded(&manifest).map_err(|error| wrong("manifest", &error))?;
         let Self { cache, pusher, max_nar_size, wanted, gathered, .. } = self;
-        Ok(cache.verify_pushed(info, tree, lists, pusher, *max_nar_size, gathered, *wanted)?)
+        let path = PushedPath { info, tree, lists };
+        Ok(cache.verify_pushed(path, pusher, *max_nar_size, gathered, *wanted)?)
     }
 }
 
