@@ -36,6 +36,7 @@ mod turns;
 use std::sync::Arc;
 
 use narbridge::Storehouse;
+use narbridge::cache::Copies;
 
 pub use auth::{Auth, new_id};
 pub use oidc::{IssuerError, Issuers};
@@ -49,11 +50,14 @@ use turns::Turns;
 pub struct Limits {
     /// The longest NAR that is accepted, in plain bytes.
     pub max_nar_size: u64,
+    /// NARs of at least so many bytes, as they are sent, are to be fetched from the object store
+    /// directly, where there is one.
+    pub redirect_from: Option<u64>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_nar_size: 64 << 30 }
+        Self { max_nar_size: 64 << 30, redirect_from: None }
     }
 }
 
@@ -63,6 +67,7 @@ pub struct App {
     auth: Auth,
     limits: Limits,
     turns: Arc<Turns>,
+    copies: Arc<Copies>,
     health: Health,
 }
 
@@ -70,6 +75,7 @@ impl App {
     /// An application over a storehouse.
     pub fn new(house: Arc<Storehouse>, auth: Auth, limits: Limits) -> Arc<Self> {
         let health = Health::new(house.clone());
-        Arc::new(Self { house, auth, limits, turns: Arc::new(Turns::new()), health })
+        let (turns, copies) = (Arc::new(Turns::new()), Arc::default());
+        Arc::new(Self { house, auth, limits, turns, copies, health })
     }
 }

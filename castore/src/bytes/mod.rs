@@ -11,6 +11,7 @@ mod local;
 mod s3;
 mod vectored;
 
+use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::ops::Range;
 use std::sync::Arc;
@@ -91,6 +92,29 @@ pub trait PackBackend: Send + Sync {
 
     /// Whether the place answers at this moment. Prompt: seconds at most.
     fn check(&self) -> io::Result<()>;
+
+    /// The place as one that others can read from by themselves; `None` where they cannot.
+    fn direct(&self) -> Option<&dyn Direct> {
+        None
+    }
+}
+
+/// A place that gives whole objects to whoever has a URL for one. Such objects lie beside the packs, and
+/// are copies: they may be removed at any time.
+pub trait Direct: Send + Sync {
+    /// Length of the object of that name; `None` if there is none.
+    fn stored(&self, name: &str) -> io::Result<Option<u64>>;
+
+    /// Stores an object of `len` bytes, which `write` puts into a file. Whole or not at all.
+    fn store(
+        &self,
+        name: &str,
+        len: u64,
+        write: &mut dyn FnMut(&mut File) -> io::Result<()>,
+    ) -> io::Result<()>;
+
+    /// A URL under which anybody can read the object for so long.
+    fn url(&self, name: &str, expires: Duration) -> io::Result<String>;
 }
 
 /// A pack that can be read, also while it is being appended to.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Store, StoreError};
 use crate::Digest;
-use crate::bytes::{Durability, ReadPack, Wait};
+use crate::bytes::{Direct, Durability, ReadPack, Wait};
 use crate::locations::{Location, Locations};
 use crate::pack::{FrameDecoder, HEADER_LEN, Kind, RecordHeader};
 use crate::tree::{ChunkList, ChunkRef, Tree};
@@ -187,6 +187,11 @@ impl Store {
     /// Whether reading packs means asking somebody far away.
     pub fn is_far(&self) -> bool {
         self.packs.backend().durability() == Durability::Sealed
+    }
+
+    /// The place of the packs as one that others can read from by themselves.
+    pub fn direct(&self) -> Option<&dyn Direct> {
+        self.packs.backend().direct()
     }
 
     /// Says that a file's chunks will be read soon, where that makes a difference.

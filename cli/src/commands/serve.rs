@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use castore::durable::write_file;
 use clap::{Args, ValueEnum};
@@ -26,6 +27,9 @@ use crate::store_place::{Place, StorePlace};
 /// The cache that a new data directory has.
 const FIRST_CACHE: &str = "default";
 
+/// How long the end waits for those that look at the storehouse.
+const LAST_LOOK: Duration = Duration::from_secs(5);
+
 /// Options of `granary serve`.
 #[derive(Args)]
 pub struct Serve {
@@ -40,6 +44,10 @@ pub struct Serve {
     /// Longest NAR to accept, uncompressed: bytes, or with KiB, MiB, GiB, TiB
     #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = parse_size)]
     max_nar_size: u64,
+    /// Send clients to the object store for NARs from this size on, as they are sent; a copy of each
+    /// is kept there
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    redirect_nars_from: Option<u64>,
 }
 
 /// What a process does.
@@ -69,12 +77,17 @@ impl Serve {
         match self.role {
             Role::Gc => runtime.block_on(self.watch_over(&house)),
             _ => {
-                let doors = Doors::of(&place, &house, self.max_nar_size)?;
+                let doors = Doors::of(&place, &house, self.limits())?;
                 runtime.block_on(self.answer(doors))
             }
         }?;
         // Threads that still work on a cut-off request keep the store open; they end by themselves.
-        runtime.shutdown_timeout(std::time::Duration::from_secs(10));
+        runtime.shutdown_timeout(Duration::from_secs(10));
+        // Work in the background looks at the storehouse for moments. Whoever lets go of it last closes it.
+        let deadline = Instant::now() + LAST_LOOK;
+        while Arc::strong_count(&house) > 1 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         drop(house);
         tracing::info!("stopped");
         Ok(())
@@ -100,6 +113,10 @@ impl Serve {
         notify("READY=1");
         let served = granary_http::serve_health(listener, house.clone(), stopped()?).await;
         served.context(|| "serving ended".to_owned())
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { max_nar_size: self.max_nar_size, redirect_from: self.redirect_nars_from }
     }
 
     async fn listen(&self) -> Result<(TcpListener, SocketAddr), Failure> {
@@ -134,7 +151,7 @@ struct Doors {
 }
 
 impl Doors {
-    fn of(place: &Place, house: &Arc<Storehouse>, max_nar_size: u64) -> Result<Self, Failure> {
+    fn of(place: &Place, house: &Arc<Storehouse>, limits: Limits) -> Result<Self, Failure> {
         let dir = place.dir.clone();
         let secret = house.key().derive(PURPOSE);
         let verifier = place.config.verifier(&secret, &dir)?;
@@ -142,7 +159,7 @@ impl Doors {
         leave_root_token(&dir, house, &secret)?;
         leave_public_key(&dir, cache.as_deref())?;
         let auth = Auth::new(&secret, verifier, house.revocations().clone());
-        let app = App::new(house.clone(), auth, Limits { max_nar_size });
+        let app = App::new(house.clone(), auth, limits);
         Ok(Self { app, cache, dir })
     }
 }

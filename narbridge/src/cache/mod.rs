@@ -1,6 +1,7 @@
 //! A cache: a tenant's own view of path infos, over storage that all share.
 
 mod chunks;
+mod copies;
 mod files;
 mod keys;
 mod listing;
@@ -25,6 +26,7 @@ use nix_compat::signature::VerifyingKey;
 use nix_compat::store_path::{StoreDir, StorePathHash};
 
 pub use chunks::ChunkRecords;
+pub use copies::Copies;
 pub use files::{FileName, StoredFile};
 pub use keys::CacheKey;
 pub use listing::Listing;

@@ -196,7 +196,8 @@ impl Cache {
         }
         let UploadedNar { nar_size, nar_hash, .. } = nar;
         let store = self.store.clone();
-        Ok(Some(NarFile { store, tree, nar_size, nar_hash, compression, len, zstd }))
+        let tree_digest = nar.tree;
+        Ok(Some(NarFile { store, tree_digest, tree, nar_size, nar_hash, compression, len, zstd }))
     }
 
     /// How the NAR of a tree is put together from stored frames. Plans in use are remembered.
@@ -215,8 +216,10 @@ impl Cache {
 }
 
 /// A NAR in one representation, ready to be read.
+#[derive(Clone)]
 pub struct NarFile {
     store: Arc<Store>,
+    tree_digest: castore::Digest,
     tree: Arc<Tree>,
     nar_size: u64,
     nar_hash: Sha256,
@@ -244,6 +247,14 @@ impl NarFile {
     /// Hash of the NAR.
     pub fn nar_hash(&self) -> Sha256 {
         self.nar_hash
+    }
+
+    pub(super) fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    pub(super) fn tree_digest(&self) -> &castore::Digest {
+        &self.tree_digest
     }
 
     /// The bytes, or a range of them.

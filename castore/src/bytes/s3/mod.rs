@@ -9,6 +9,7 @@
 mod bucket;
 mod client;
 mod core;
+mod direct;
 mod disk;
 mod error;
 mod flight;
@@ -45,7 +46,7 @@ use self::pages::Pages;
 use self::retry::Patience;
 use self::spool::SpoolPack;
 use self::window::PAGE;
-use super::{AppendPack, Durability, Listed, PackBackend, ReadPack};
+use super::{AppendPack, Direct, Durability, Listed, PackBackend, ReadPack};
 use crate::pack::PackId;
 
 /// Where packs lie below the location's prefix.
@@ -137,6 +138,10 @@ impl S3Packs {
 }
 
 impl PackBackend for S3Packs {
+    fn direct(&self) -> Option<&dyn Direct> {
+        Some(self)
+    }
+
     fn durability(&self) -> Durability {
         Durability::Sealed
     }

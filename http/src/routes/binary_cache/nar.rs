@@ -1,9 +1,12 @@
 //! `nar/<hash>.nar…`
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
-use narbridge::cache::NarName;
+use narbridge::cache::{Copies, NarFile, NarName};
+use narbridge::compression::Compression;
 
 use super::Call;
 use crate::body::{blocking, stream, with_body};
@@ -24,6 +27,19 @@ pub(super) async fn get(call: Call, name: NarName) -> Result<Response, ApiError>
     let kept = Kept::tagged(&call.cache, Lifetime::Forever, HeaderValue::from_str(&tag).ok());
     if kept.is_had(&call.headers) {
         return Ok(kept.unchanged());
+    }
+    let redirects = call.app.limits.redirect_from.is_some_and(|from| len >= from);
+    let (file, url) = if redirects && call.method == Method::GET {
+        directly(call.app.copies.clone(), file).await?
+    } else {
+        (file, None)
+    };
+    if let Some(url) = url.and_then(|url| HeaderValue::from_str(&url).ok()) {
+        let mut response = reply::done(StatusCode::TEMPORARY_REDIRECT);
+        response.headers_mut().insert(header::LOCATION, url);
+        // The URL ends, and is for whoever was let in here.
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        return Ok(response);
     }
     let mut response = Response::new(Body::empty());
     kept.mark(&mut response);
@@ -62,6 +78,21 @@ pub(super) async fn get(call: Call, name: NarName) -> Result<Response, ApiError>
     .await?;
     *response.body_mut() = stream(first, rest);
     Ok(response)
+}
+
+/// Where a NAR is to be had without us, if it is one that frames are sent of as they are stored.
+async fn directly(
+    copies: Arc<Copies>,
+    file: NarFile,
+) -> Result<(NarFile, Option<String>), ApiError> {
+    if file.compression() != Compression::Zstd {
+        return Ok((file, None));
+    }
+    blocking(move || {
+        let url = copies.url_of(&file);
+        Ok::<_, ApiError>((file, url))
+    })
+    .await
 }
 
 fn asked_range(headers: &HeaderMap, tag: &str, len: u64) -> Asked {
