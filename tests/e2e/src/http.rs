@@ -170,8 +170,13 @@ impl Http {
 
     /// PUTs `body` in two halves, with something in between. The answer, headers and all.
     pub fn put_in_halves(&self, path: &str, body: &[u8], between: impl FnOnce()) -> String {
+        const GO_ON: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
         let (first, second) = body.split_at(body.len() / 2);
-        let mut stream = self.start_put(path, body.len() as u64);
+        let mut stream = self.start_put(path, body.len() as u64, "Expect: 100-continue\r\n");
+        // Else the server may not even have seen yet that there is a request.
+        let mut invited = [0; GO_ON.len()];
+        stream.read_exact(&mut invited).expect("the server asks for the body");
+        assert_eq!(invited, *GO_ON);
         stream.write_all(first).expect("the first half is taken");
         between();
         stream.write_all(second).expect("the second half is taken");
@@ -183,7 +188,7 @@ impl Http {
     /// Starts a PUT of `length` bytes, sends `sent` and hangs up. What the server answered, if it
     /// did before that.
     pub fn put_cut_short(&self, path: &str, length: u64, sent: &[u8]) -> String {
-        let mut stream = self.start_put(path, length);
+        let mut stream = self.start_put(path, length, "");
         // The server may have seen enough before it has all of it.
         drop(stream.write_all(sent));
         drop(stream.shutdown(std::net::Shutdown::Write));
@@ -192,8 +197,8 @@ impl Http {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
-    /// A connection on which the head of a PUT has been sent.
-    fn start_put(&self, path: &str, length: u64) -> TcpStream {
+    /// A connection on which the head of a PUT has been sent, with these lines more.
+    fn start_put(&self, path: &str, length: u64, more: &str) -> TcpStream {
         let url = self.url(path);
         let (authority, target) =
             url.trim_start_matches("http://").split_once('/').expect("a URL with a path");
@@ -203,7 +208,7 @@ impl Http {
         let authorization = self.authorization.as_deref().unwrap_or_default();
         let head = format!(
             "PUT /{target} HTTP/1.1\r\nHost: {authority}\r\nAuthorization: {authorization}\r\n\
-             Content-Length: {length}\r\nContent-Type: application/x-nix-nar\r\n\r\n"
+             Content-Length: {length}\r\nContent-Type: application/x-nix-nar\r\n{more}\r\n"
         );
         stream.write_all(head.as_bytes()).expect("the head is taken");
         stream
