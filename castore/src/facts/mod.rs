@@ -370,10 +370,14 @@ impl Facts {
                 Err(CommitError::Conflict) => continue,
                 reserved => reserved?,
             };
+            // Nothing is replayed from packs after a crash, so an embedded index must not lose that these
+            // numbers are taken, nor what is acknowledged below. What is shared loses nothing anyway.
+            self.index.flush().map_err(storage)?;
             backend.put(pack, bytes).map_err(storage)?;
             leader.crowded = (group.results.len() > 1).then(Instant::now);
             reserved.end_with(&mut group.batch);
-            if let Err(error) = self.index.apply(&group.batch) {
+            let applied = self.index.apply(&group.batch).and_then(|()| self.index.flush());
+            if let Err(error) = applied {
                 let error = match error {
                     IndexError::Conflict => storage(io::Error::other(
                         "it took so long that another server went on without it, and may have taken \
