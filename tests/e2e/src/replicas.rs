@@ -211,9 +211,10 @@ impl Cluster {
         self.replicas.push(replica);
     }
 
-    /// Stops all servers.
+    /// Stops all servers that run.
     pub fn stop(&mut self) {
-        self.replicas.iter_mut().for_each(Replica::stop);
+        let running = self.replicas.iter_mut().filter(|replica| replica.child.is_some());
+        running.for_each(Replica::stop);
     }
 
     /// Reads everything that lies in the store, from a data directory that knows nothing yet. All of

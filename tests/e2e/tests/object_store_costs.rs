@@ -11,11 +11,12 @@ const READS_PER_GB: f64 = 60.0;
 
 #[test]
 fn a_push_writes_few_objects_and_a_pull_reads_them_in_large_ranges() {
-    let closure = Closure::full().of_package("g++");
+    // A push has some objects whatever its size, so a GB it has to be.
+    let closure = Closure::full();
     let mut watched = Watched::start();
     let push = watched.push(&closure);
     println!("push: {push:?}, {:.1} objects per GB", push.objects_per_gb());
-    assert!(push.nars > 200_000_000, "too little to tell: {push:?}");
+    assert!(push.nars > 1_000_000_000, "too little to tell: {push:?}");
     assert!(push.objects > 0, "it is not there: {push:?}");
     assert!(push.objects_per_gb() < OBJECTS_PER_GB, "{push:?}");
 

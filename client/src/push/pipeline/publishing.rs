@@ -13,6 +13,9 @@ const PUBLISHES: usize = 2;
 const MESSAGES: usize = 2 * 1024 * 1024;
 /// NAR bytes in one publication: a server reads all of them before it answers for the last.
 const PUBLISH_NARS: u64 = 256 * 1024 * 1024;
+/// A publication beside another one has at least so many bytes of NARs: each costs the server a write,
+/// and what comes meanwhile can share the next.
+const LEAST_BESIDE: u64 = 64 * 1024 * 1024;
 /// zstd's level for messages, which are names and digests.
 const MESSAGE_LEVEL: i32 = 3;
 
@@ -47,7 +50,7 @@ impl Pipeline<'_> {
                 nars += info.nar_size;
                 batch.push(at);
             }
-            if batch.is_empty() {
+            if batch.is_empty() || (self.publishing > 0 && nars < LEAST_BESIDE) {
                 return;
             }
             for at in &batch {

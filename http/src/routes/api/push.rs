@@ -50,7 +50,7 @@ const MAX_MESSAGE: usize = MAX_INLINE_MANIFEST + 1024 * 1024;
 /// depend on how many they are.
 const PUBLISH_AT_ONCE: usize = 256;
 /// For so long at most, paths that are verified wait for others to share their write.
-const PUBLISH_AFTER: Duration = Duration::from_secs(3);
+const PUBLISH_AFTER: Duration = Duration::from_secs(5);
 
 /// The most chunks that an outcome names as missing; the rest come up when these are there.
 const MAX_NAMED: usize = 10_000;
