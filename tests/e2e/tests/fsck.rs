@@ -6,7 +6,7 @@
 use granary_e2e::codec::Compression;
 use granary_e2e::random::Random;
 use granary_e2e::upload::Upload;
-use granary_e2e::{Server, places};
+use granary_e2e::{Server, packs, places};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -95,9 +95,12 @@ fn rot_is_found_by_reading_and_the_paths_it_is_in_are_named() {
     let copy = sealed_store(scratch.path());
     let pack = only_pack(&copy);
     let mut bytes = fs::read(&pack).expect("a pack");
-    // Behind the start and a header: data of the first record, which is a chunk.
-    assert_eq!(bytes[32 + 9], 1);
-    bytes[32 + 64 + 7] ^= 1;
+    // Data of the first chunk, behind the pack's start, the records before it, and its header.
+    let records = packs::records(&bytes[32..]);
+    let before = records.iter().take_while(|record| record.kind != packs::CHUNK);
+    let at = 32 + before.map(|record| record.size as usize).sum::<usize>();
+    assert_eq!(bytes[at + 9], packs::CHUNK);
+    bytes[at + 64 + 7] ^= 1;
     fs::write(&pack, bytes).expect("written");
     assert!(fsck(&copy, &[]).0, "data was read without being asked for");
     let (sound, report) = fsck_json(&copy, &["--read-data"]);
@@ -148,7 +151,7 @@ fn a_copy_serves_what_the_first_store_served() {
     }
     server.stop();
     assert!(fsck(&copy, &["--read-data"]).0);
-    fs::write(copy.join("packs/copying"), "elsewhere\n").expect("written");
+    fs::write(copy.join("packs.copying"), "elsewhere\n").expect("written");
     let unfinished = granary(&["fsck", "--data", text(&copy)]);
     let said = String::from_utf8_lossy(&unfinished.stderr).into_owned();
     assert!(!unfinished.status.success() && said.contains("granary copy-store again"), "{said}");
