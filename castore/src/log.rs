@@ -16,7 +16,7 @@ use crate::Digest;
 use crate::bytes::{AppendPack, Durability, PackBackend};
 use crate::locations::Locations;
 use crate::pack::format::{START_LEN, start};
-use crate::pack::{FrameEncoder, HEADER_LEN, Kind, PackId, ROW_LEN, Row, whole};
+use crate::pack::{FrameEncoder, HEADER_LEN, Kind, PackId, Row, whole};
 use crate::packs::Packs;
 use crate::registry::{Entry, Registry};
 
@@ -377,7 +377,6 @@ impl Shared {
             }
         };
         let (rows_at, rows) = (pack.end + 8, pack.rows.len() as u64);
-        debug_assert!(len - pack.end > rows * ROW_LEN as u64);
         if let Some(registry) = &self.registry {
             let id = self.packs.id_of(pack.slot)?;
             registry.add(&Entry { id, len, rows_at, rows }).map_err(io::Error::from)?;

@@ -10,7 +10,7 @@ use std::io;
 use crate::bytes::{Listed, PackBackend};
 use crate::fsck::{last_sequence, open};
 use crate::pack::format::{START_LEN, TRAILER_LEN, start};
-use crate::pack::{Footer, Kind, PackId, Row, recover};
+use crate::pack::{Footer, PackId, recover, whole};
 
 use super::memory::PackInMemory;
 
@@ -48,14 +48,9 @@ pub(super) fn seal(from: PackId, to: PackId, bytes: Vec<u8>) -> io::Result<Vec<u
     let found = found.ok_or_else(|| io::Error::other("it changed while it was read"))?;
     let mut rows = found.rows;
     let last = last_sequence(&pack, &rows)?;
-    let facts = rows.iter().filter(|row| row.kind == Kind::Facts).count() as u64;
-    rows.sort_by_key(Row::key);
-    let mut encoded = Vec::new();
-    rows.iter().for_each(|row| row.append(&mut encoded));
     let mut bytes = pack.0;
     bytes[..START_LEN].copy_from_slice(&start(to));
-    Footer::append(&mut bytes, found.end, &encoded, facts, last)
-        .ok_or_else(|| io::Error::other("it has too many records for a footer"))?;
+    bytes.extend_from_slice(&whole::footer(found.end, &mut rows, last)?);
     Ok(bytes)
 }
 

@@ -24,7 +24,7 @@ use super::record::{Sequences, order_of, replay_all};
 use super::{CommitError, SEQUENCE_KEY, number, storage};
 use crate::bytes::PackBackend;
 use crate::index::{Batch, Index, IndexError};
-use crate::pack::{FrameDecoder, Kind, PackError, PackId, whole};
+use crate::pack::{FrameDecoder, Kind, PackId, whole};
 
 const PENDING_KEY: &[u8] = b"m/pending";
 const VOID_KEY: &[u8] = b"m/void";
@@ -64,10 +64,6 @@ pub(crate) fn void(index: &dyn Index) -> Result<Vec<Sequences>, IndexError> {
     let damaged =
         |error: prost::DecodeError| IndexError::Engine { engine: "facts", source: Box::new(error) };
     Ok(Void::decode(&found[..]).map_err(damaged)?.numbers)
-}
-
-fn storage_pack(error: PackError) -> CommitError {
-    storage(error)
 }
 
 impl Turn {
@@ -166,11 +162,11 @@ fn records_of(
     len: u64,
 ) -> Result<Vec<Vec<u8>>, CommitError> {
     let reader = backend.open(pack, true).map_err(storage)?;
-    let mut rows = whole::rows(pack, &*reader, len).map_err(storage_pack)?.1;
+    let mut rows = whole::rows(pack, &*reader, len).map_err(storage)?.1;
     rows.retain(|row| row.kind == Kind::Facts);
     rows.sort_by_key(|row| row.offset);
     let mut decoder = FrameDecoder::new().map_err(storage)?;
     rows.iter()
-        .map(|row| whole::record(pack, &*reader, row, &mut decoder).map_err(storage_pack))
+        .map(|row| whole::record(pack, &*reader, row, &mut decoder).map_err(storage))
         .collect()
 }

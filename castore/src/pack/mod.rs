@@ -49,3 +49,10 @@ pub enum PackError {
         version: u8,
     },
 }
+
+impl PackError {
+    /// Makes the error of reading or writing that pack.
+    pub(crate) fn io_in(pack: PackId) -> impl Fn(std::io::Error) -> Self {
+        move |source| Self::Io { pack, source }
+    }
+}

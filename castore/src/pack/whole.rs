@@ -10,10 +10,6 @@ use crate::Digest;
 use crate::bytes::ReadPack;
 use crate::log::Run;
 
-fn io_in(pack: PackId) -> impl Fn(io::Error) -> PackError {
-    move |source| PackError::Io { pack, source }
-}
-
 fn damaged(pack: PackId, offset: u64, what: &'static str) -> PackError {
     PackError::Damaged { pack, offset, what }
 }
@@ -47,7 +43,7 @@ pub fn trailer(id: PackId, pack: &dyn ReadPack, len: u64) -> Result<Footer, Pack
     let at = len.checked_sub(TRAILER_LEN as u64);
     let at = at.ok_or_else(|| damaged(id, 0, "it is too short to be a sealed pack"))?;
     let footer = checked(pack, at..len, |pack| {
-        pack.read_at(at, &mut trailer).map_err(io_in(id))?;
+        pack.read_at(at, &mut trailer).map_err(PackError::io_in(id))?;
         Footer::parse(&trailer, len).ok_or_else(|| damaged(id, at, "its footer is not whole"))
     })?;
     Ok(footer)
@@ -58,7 +54,7 @@ pub fn rows_of(id: PackId, pack: &dyn ReadPack, footer: &Footer) -> Result<Vec<R
     let length = footer.rows * ROW_LEN as u64;
     let mut bytes = vec![0; length as usize];
     checked(pack, footer.rows_at..footer.rows_at + length, |pack| {
-        pack.read_at(footer.rows_at, &mut bytes).map_err(io_in(id))?;
+        pack.read_at(footer.rows_at, &mut bytes).map_err(PackError::io_in(id))?;
         if footer.matches(&bytes) {
             return Ok(());
         }
@@ -85,7 +81,7 @@ pub fn record(
     let mut record = vec![0; HEADER_LEN + row.stored as usize];
     let wrong = || damaged(id, row.offset, "a record is not whole");
     checked(pack, row.offset..row.offset + record.len() as u64, |pack| {
-        pack.read_at(row.offset, &mut record).map_err(io_in(id))?;
+        pack.read_at(row.offset, &mut record).map_err(PackError::io_in(id))?;
         let header = RecordHeader::parse(&record).ok_or_else(wrong)?;
         if header.expected_checksum(&record[HEADER_LEN..]) != header.checksum {
             return Err(wrong());

@@ -1,7 +1,6 @@
 //! Opening a store whose packs take appends: their torn tails are cut off, and what they hold beyond
 //! what the index has seen is replayed.
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -54,10 +53,6 @@ pub(super) fn open(
     Ok(Opened { locations, leftovers })
 }
 
-fn io_in(pack: PackId) -> impl Fn(io::Error) -> PackError {
-    move |source| PackError::Io { pack, source }
-}
-
 /// Gives every pack a slot; cuts the torn tail off unsealed ones.
 fn find_packs(
     backend: &dyn PackBackend,
@@ -66,26 +61,26 @@ fn find_packs(
     let (mut sealed, mut leftovers) = (Vec::new(), Vec::new());
     for listed in backend.list()? {
         let id = listed.id;
-        let pack = backend.open(id, listed.sealed).map_err(io_in(id))?;
-        let len = pack.len().map_err(io_in(id))?;
+        let pack = backend.open(id, listed.sealed).map_err(PackError::io_in(id))?;
+        let len = pack.len().map_err(PackError::io_in(id))?;
         if listed.sealed {
             let footer = whole::trailer(id, &*pack, len)?;
             sealed.push(Sealed { id, slot: packs.add(id, true, None), footer });
             continue;
         }
         let found = recover(id, len, |offset, buffer| pack.read_at(offset, buffer));
-        let Some(found) = found.map_err(io_in(id))? else {
+        let Some(found) = found.map_err(PackError::io_in(id))? else {
             // Not even its start was written: it never held anything.
-            backend.discard(id).map_err(io_in(id))?;
+            backend.discard(id).map_err(PackError::io_in(id))?;
             continue;
         };
         if found.end < len && !found.sealed {
             let torn = len - found.end;
             tracing::warn!(pack = %id, bytes = torn, "cutting off an unfinished write");
         }
-        let pack = backend.reopen(id, found.end).map_err(io_in(id))?;
+        let pack = backend.reopen(id, found.end).map_err(PackError::io_in(id))?;
         // The records may never have been synced, and are about to be built on.
-        pack.sync().map_err(io_in(id))?;
+        pack.sync().map_err(PackError::io_in(id))?;
         let slot = packs.add(id, false, Some(pack.clone()));
         let (end, rows) = (found.end, found.rows);
         leftovers.push(Leftover { slot, pack, end, rows, last_sequence: 0 });
@@ -109,7 +104,7 @@ fn load_footers(
         sealed.iter().filter(|pack| !covered.contains(&pack.slot) || news(pack)).collect();
     let total = wanted.len() as u64;
     for (done, pack) in (1..).zip(wanted) {
-        let reader = packs.get(pack.slot).map_err(io_in(pack.id))?;
+        let reader = packs.get(pack.slot).map_err(PackError::io_in(pack.id))?;
         let rows = whole::rows_of(pack.id, &*reader, &pack.footer)?;
         if news(pack) {
             let facts = rows.iter().filter(|row| row.kind == Kind::Facts);

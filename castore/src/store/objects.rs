@@ -16,7 +16,7 @@ use crate::bytes::Listed;
 use crate::facts;
 use crate::index::{Batch, Held, Index};
 use crate::locations::Locations;
-use crate::pack::{FrameDecoder, Kind, PackError, PackId, Row, whole};
+use crate::pack::{FrameDecoder, Kind, PackError, Row, whole};
 use crate::packs::Packs;
 use crate::registry::{Entry, Registry};
 
@@ -72,15 +72,11 @@ pub(super) fn open(
     Ok(Opened { locations, registry: Arc::new(registry) })
 }
 
-fn io_in(pack: PackId) -> impl Fn(io::Error) -> PackError {
-    move |source| PackError::Io { pack, source }
-}
-
 /// The rows of a registered pack; `None` for one that is gone, which is not everybody's end.
 pub(super) fn rows_of(packs: &Packs, entry: &Entry) -> Result<Option<Vec<Row>>, StoreError> {
     let Entry { id, len, .. } = *entry;
     let read = || {
-        let pack = packs.backend().open(id, true).map_err(io_in(id))?;
+        let pack = packs.backend().open(id, true).map_err(PackError::io_in(id))?;
         whole::rows(id, &*pack, len)
     };
     match read() {
@@ -136,10 +132,10 @@ fn complete(
 
 fn look_into(packs: &Packs, listed: &Listed) -> Result<Found, StoreError> {
     let id = listed.id;
-    let pack = packs.backend().open(id, true).map_err(io_in(id))?;
+    let pack = packs.backend().open(id, true).map_err(PackError::io_in(id))?;
     let len = match listed.len {
         Some(len) => len,
-        None => pack.len().map_err(io_in(id))?,
+        None => pack.len().map_err(PackError::io_in(id))?,
     };
     let (footer, rows) = whole::rows(id, &*pack, len)?;
     let entry = Entry { id, len, rows_at: footer.rows_at, rows: footer.rows };
