@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::Digest;
 use crate::blob::BlobBuilder;
+use crate::gc::{Flight, Rescue};
 use crate::holder::{Claims, Holder};
 use crate::log::Run;
 use crate::pack::{FrameEncoder, Kind};
@@ -43,6 +44,7 @@ pub enum AssemblyError {
 /// A tree whose chunks are, or should be, in the store.
 pub struct Assembly {
     store: Arc<Store>,
+    flight: Arc<Flight>,
     reader: Reader,
     tree: Arc<Tree>,
     encoded: Vec<u8>,
@@ -74,9 +76,10 @@ impl Store {
             lists.insert(*blob, (ChunkList::decode(&bytes)?, bytes));
             unproven.insert(*blob);
         }
+        let flight = Arc::new(self.flight()?);
         let (store, reader) = (self.clone(), self.reader()?);
         let (tree, plain) = (Arc::new(tree), Vec::new());
-        Ok(Assembly { store, reader, tree, encoded, lists, unproven, plain })
+        Ok(Assembly { store, flight, reader, tree, encoded, lists, unproven, plain })
     }
 }
 
@@ -179,8 +182,8 @@ impl Assembly {
     }
 
     /// Keeps the tree, every file of which has been read, and gives `holder` claims to its chunks.
-    /// Durable with the next commit. Returns the tree's digest.
-    pub fn finish(self, holder: Holder) -> Result<Digest, AssemblyError> {
+    /// Durable with the next commit. Returns the tree's digest, and what keeps it until then.
+    pub fn finish(self, holder: Holder) -> Result<(Digest, Arc<Flight>), AssemblyError> {
         if let Some(blob) = self.unproven.iter().next() {
             let what = "its bytes have not been read";
             return Err(AssemblyError::Blob { blob: *blob, what });
@@ -188,18 +191,22 @@ impl Assembly {
         let failed = |error: io::Error| StoreError::Io(error);
         let (mut run, mut encoder) = (Run::default(), FrameEncoder::new().map_err(failed)?);
         let mut claims = Claims::of(holder);
+        let mut wrote = |pack| self.flight.wrote(pack);
+        let mut rescue = Rescue::new(&self.store, &mut wrote);
         for (blob, size) in self.tree.files() {
             for chunk in self.chunks_of(&blob, size)? {
                 claims.add(&self.store, &chunk.digest)?;
+                rescue.keep(Kind::Chunk, &chunk.digest)?;
             }
         }
+        rescue.finish()?;
         for (blob, (_, encoded)) in &self.lists {
             run.add(&mut encoder, Kind::ChunkList, *blob, encoded).map_err(failed)?;
         }
         let tree = Digest::of(&self.encoded);
         run.add(&mut encoder, Kind::Tree, tree, &self.encoded).map_err(failed)?;
         claims.append_to(&mut run).map_err(failed)?;
-        self.store.append(&run).map_err(failed)?;
-        Ok(tree)
+        self.flight.wrote(self.store.append(&run).map_err(failed)?);
+        Ok((tree, self.flight))
     }
 }

@@ -24,6 +24,11 @@ impl Holder {
         Self(blake3::derive_key("granary 2026 holder of chunks", name))
     }
 
+    /// What it is told apart from others by.
+    pub(crate) fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Under which digest this holder's claim to a chunk is kept.
     pub fn claim(&self, chunk: &Digest) -> Digest {
         blake3::keyed_hash(&self.0, chunk.as_bytes()).into()
@@ -53,11 +58,11 @@ impl Claims {
         Self { holder: Some(holder), new: HashSet::new() }
     }
 
-    /// Adds the claim to a chunk, unless it is there. Whether it was.
+    /// Adds the claim to a chunk, unless it is there and stays. Whether it was.
     pub fn add(&mut self, store: &Store, chunk: &Digest) -> Result<bool, StoreError> {
         let Some(holder) = self.holder else { return Ok(false) };
         let claim = holder.claim(chunk);
-        if self.new.contains(&claim) || store.locate(Kind::Claim, &claim)?.is_some() {
+        if self.new.contains(&claim) || store.stays(Kind::Claim, &claim)? {
             return Ok(true);
         }
         self.new.insert(claim);

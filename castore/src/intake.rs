@@ -48,6 +48,7 @@ pub enum IntakeError {
 /// Takes records in.
 pub struct Intake {
     store: Arc<Store>,
+    holder: Holder,
     claims: Claims,
     decoder: FrameDecoder,
     plain: Vec<u8>,
@@ -59,6 +60,7 @@ impl Store {
     pub fn intake(self: &Arc<Self>, holder: Holder) -> Result<Intake, StoreError> {
         Ok(Intake {
             store: self.clone(),
+            holder,
             claims: Claims::of(holder),
             decoder: FrameDecoder::new()?,
             plain: Vec::new(),
@@ -110,7 +112,7 @@ impl Intake {
             return Err(wrong("its bytes have another digest"));
         }
         self.claims.add(&self.store, &digest)?;
-        if self.store.locate(Kind::Chunk, &digest)?.is_none() {
+        if !self.store.stays(Kind::Chunk, &digest)? {
             let offset = self.run.bytes.len() as u64;
             self.run.bytes.extend_from_slice(&header.to_bytes());
             self.run.bytes.extend_from_slice(frames);
@@ -125,9 +127,9 @@ impl Intake {
 
     fn flush(&mut self) -> Result<(), StoreError> {
         self.claims.append_to(&mut self.run)?;
-        self.store.append(&self.run)?;
+        let pack = self.store.append(&self.run)?;
         self.run.clear();
-        Ok(())
+        self.store.heard_of(self.holder, pack)
     }
 
     /// Appends what is left. The chunks are known from here on, and durable with the next commit.

@@ -15,6 +15,7 @@ pub mod digest;
 pub mod durable;
 pub mod facts;
 pub mod fsck;
+pub mod gc;
 mod holder;
 pub mod index;
 mod intake;

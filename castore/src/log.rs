@@ -224,21 +224,27 @@ impl Log {
         state.current.as_mut().ok_or_else(|| io::Error::other("no pack to append to"))
     }
 
-    /// Appends a run. Records that are already stored, by another upload meanwhile, are left out.
-    pub fn append(&self, run: &Run) -> io::Result<()> {
+    /// Stored bytes at which a pack is sealed.
+    pub fn target(&self) -> u64 {
+        self.target
+    }
+
+    /// Appends a run. Records that are already stored where they stay, by another upload meanwhile, are
+    /// left out. Returns the pack that it went to, unless all was left out.
+    pub fn append(&self, run: &Run) -> io::Result<Option<PackId>> {
         self.append_with(run, 0)
     }
 
     /// Appends facts whose highest sequence number is given.
-    pub fn append_facts(&self, run: &Run, last_sequence: u64) -> io::Result<()> {
+    pub fn append_facts(&self, run: &Run, last_sequence: u64) -> io::Result<Option<PackId>> {
         self.append_with(run, last_sequence)
     }
 
-    fn append_with(&self, run: &Run, last_sequence: u64) -> io::Result<()> {
+    fn append_with(&self, run: &Run, last_sequence: u64) -> io::Result<Option<PackId>> {
         let mut state = lock(&self.state);
         let mut known = Vec::with_capacity(run.rows.len());
         for row in &run.rows {
-            known.push(self.shared.locations.find(&row.digest, row.kind)?.is_some());
+            known.push(self.shared.locations.kept(&row.digest, row.kind)?.is_some());
         }
         let deduplicated;
         let run = if known.contains(&true) {
@@ -248,7 +254,7 @@ impl Log {
             run
         };
         if run.rows.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let current = self.current(&mut state, run.bytes.len())?;
         if let Err(error) = current.pack.write_at(current.end, &run.bytes) {
@@ -264,7 +270,7 @@ impl Log {
         current.end += run.bytes.len() as u64;
         current.last_sequence = current.last_sequence.max(last_sequence);
         self.shared.locations.add_recent(current.slot, &current.rows[first..]);
-        Ok(())
+        self.shared.packs.id_of(current.slot).map(Some)
     }
 
     /// Returns once everything appended before is durable, and known to others where there are any.

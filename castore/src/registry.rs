@@ -8,7 +8,11 @@
 //! "p" number(8, big-endian) -> pack(16) length(8) rows offset(8) rows(8)     big-endian
 //! "m/packs"                 -> the last number(8)
 //! ```
+//!
+//! A pack that is removed loses its entry, and gets one that says so: with a length of 0. Whoever has seen
+//! the one comes across the other.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -34,6 +38,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Whether it says that the pack is removed.
+    pub fn is_removal(&self) -> bool {
+        self.len == 0
+    }
+
     fn encode(&self) -> Vec<u8> {
         let mut out = self.id.as_bytes().to_vec();
         for number in [self.len, self.rows_at, self.rows] {
@@ -75,18 +84,53 @@ impl Registry {
 
     /// Registers a pack.
     pub fn add(&self, entry: &Entry) -> Result<(), IndexError> {
+        self.append(&[*entry], &[])
+    }
+
+    /// Says that packs are removed.
+    pub fn remove(&self, packs: &[PackId]) -> Result<(), IndexError> {
+        let removed: HashSet<PackId> = packs.iter().copied().collect();
+        let (mut after, mut keys) = (key(0), Vec::new());
+        loop {
+            let page = self.index.scan(&[PREFIX], Some(&after), PAGE)?;
+            let Some((last, _)) = page.last() else { break };
+            after = last.clone();
+            let entries = page.into_iter().filter_map(|(key, value)| {
+                let entry = Entry::decode(&value)?;
+                (removed.contains(&entry.id) && !entry.is_removal()).then_some((key, entry.id))
+            });
+            keys.extend(entries);
+        }
+        // One that is not registered any more was removed before, and everybody was told.
+        let removal = |(_, id): &(_, PackId)| Entry { id: *id, len: 0, rows_at: 0, rows: 0 };
+        let removals: Vec<Entry> = keys.iter().map(removal).collect();
+        let keys: Vec<Vec<u8>> = keys.into_iter().map(|(key, _)| key).collect();
+        self.append(&removals, &keys)
+    }
+
+    /// Appends entries, and takes away others.
+    fn append(&self, entries: &[Entry], obsolete: &[Vec<u8>]) -> Result<(), IndexError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
         loop {
             let count = self.index.get(COUNT_KEY)?;
-            let next = match &count {
+            let mut last = match &count {
                 Some(bytes) => {
                     let bytes = <[u8; 8]>::try_from(&bytes[..]);
-                    u64::from_be_bytes(bytes.map_err(|_| damaged("its count is damaged"))?) + 1
+                    u64::from_be_bytes(bytes.map_err(|_| damaged("its count is damaged"))?)
                 }
-                None => 1,
+                None => 0,
             };
             let mut batch = Batch::default();
-            batch.expect(COUNT_KEY, count).put(COUNT_KEY, next.to_be_bytes());
-            batch.put(key(next), entry.encode());
+            for entry in entries {
+                last += 1;
+                batch.put(key(last), entry.encode());
+            }
+            for key in obsolete {
+                batch.remove(&key[..]);
+            }
+            batch.expect(COUNT_KEY, count).put(COUNT_KEY, last.to_be_bytes());
             match self.index.apply(&batch) {
                 // Somebody else registered one at the same time.
                 Err(IndexError::Conflict) => continue,
@@ -153,6 +197,31 @@ mod tests {
         one.add(&entry(3)).unwrap();
         assert_eq!(ids(&one), [entry(3).id]);
         assert_eq!(ids(&other), [entry(1).id, entry(2).id, entry(3).id]);
+    }
+
+    #[test]
+    fn who_has_seen_a_pack_sees_that_it_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let index: Arc<dyn Index> = Arc::new(SledIndex::open(dir.path()).unwrap());
+        let (one, other) = (Registry::new(index.clone()), Registry::new(index));
+        let id = |number: u8| PackId::from_bytes([number; 16]);
+        for number in 1..=3 {
+            one.add(&Entry { id: id(number), len: 300, rows_at: 100, rows: 2 }).unwrap();
+        }
+        assert_eq!(ids(&one).len(), 3);
+        other.remove(&[id(2), id(9)]).unwrap();
+        other.remove(&[id(2)]).unwrap();
+        let mut seen = Vec::new();
+        let mut see = |registry: &Registry| {
+            let news = registry.news(|entry| {
+                seen.push((entry.id, entry.is_removal()));
+                Ok::<_, IndexError>(())
+            });
+            news.unwrap();
+            std::mem::take(&mut seen)
+        };
+        assert_eq!(see(&one), [(id(2), true)]);
+        assert_eq!(see(&other), [(id(1), false), (id(3), false), (id(2), true)]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::sync::mpsc::Receiver;
 use bytes::{Bytes, BytesMut};
 
 use crate::Digest;
+use crate::gc::Flight;
 use crate::chunking::{Chunker, MAX_CHUNK, MIN_CHUNK};
 use crate::holder::{Claims, Holder};
 use crate::log::Run;
@@ -62,6 +63,8 @@ pub struct Uploaded {
     /// Plain bytes to which the holder had claims when they came. Unlike `stored` this tells the
     /// holder nothing about anybody else.
     pub known: u64,
+    /// Keeps what it found to be stored, until the fact is committed.
+    pub flight: Arc<Flight>,
 }
 
 struct OpenFile {
@@ -91,6 +94,7 @@ enum Owed {
 /// A tree on its way in. Calls block; they belong on a thread that may wait.
 pub struct Upload {
     store: Arc<Store>,
+    flight: Arc<Flight>,
     claims: Claims,
     tree: TreeBuilder,
     file: Option<OpenFile>,
@@ -108,9 +112,10 @@ pub struct Upload {
 }
 
 impl Upload {
-    pub(crate) fn new(store: Arc<Store>) -> Self {
+    pub(crate) fn new(store: Arc<Store>, flight: Flight) -> Self {
         Self {
             store,
+            flight: Arc::new(flight),
             claims: Claims::none(),
             tree: TreeBuilder::default(),
             file: None,
@@ -223,12 +228,12 @@ impl Upload {
             self.known += size;
             return Ok(blob);
         }
-        if self.store.locate(Kind::Chunk, &blob)?.is_some() {
+        if self.store.stays(Kind::Chunk, &blob)? {
             self.claim(&blob, size)?;
             return Ok(blob);
         }
         if plain.len() > MIN_CHUNK
-            && let Some(list) = self.store.chunk_list(&blob)?
+            && let Some(list) = self.whole_list(&blob)?
         {
             for chunk in &list.chunks {
                 self.claim(&chunk.digest, chunk.size.into())?;
@@ -254,6 +259,20 @@ impl Upload {
         }
         self.owed_after_batch(Owed::ListEnd { blob, size })?;
         Ok(blob)
+    }
+
+    /// The list of a blob whose chunks all stay, as it does itself.
+    fn whole_list(&self, blob: &Digest) -> Result<Option<ChunkList>, StoreError> {
+        if !self.store.stays(Kind::ChunkList, blob)? {
+            return Ok(None);
+        }
+        let Some(list) = self.store.chunk_list(blob)? else { return Ok(None) };
+        for chunk in &list.chunks {
+            if !self.store.stays(Kind::Chunk, &chunk.digest)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(list))
     }
 
     fn add_chunk(&mut self, digest: Option<Digest>, plain: Bytes) -> Result<(), UploadError> {
@@ -350,7 +369,7 @@ impl Upload {
     fn flush(&mut self) -> Result<(), UploadError> {
         self.stored += self.run.bytes.len() as u64;
         self.claims.append_to(&mut self.run)?;
-        self.store.append(&self.run)?;
+        self.flight.wrote(self.store.append(&self.run)?);
         self.run.clear();
         Ok(())
     }
@@ -368,7 +387,7 @@ impl Upload {
         let tree = Digest::of(&bytes);
         self.add_record(Kind::Tree, tree, &bytes)?;
         self.flush()?;
-        let Self { plain, stored, known, .. } = self;
-        Ok(Uploaded { root, tree, plain, stored, known })
+        let Self { plain, stored, known, flight, .. } = self;
+        Ok(Uploaded { root, tree, plain, stored, known, flight })
     }
 }

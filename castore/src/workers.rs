@@ -27,7 +27,7 @@ pub(crate) struct ChunkJob {
 /// What became of a batch of chunks.
 #[derive(Default)]
 pub(crate) struct Encoded {
-    /// Records for the chunks that were not stored yet.
+    /// Records for the chunks that were not stored yet, or not where they stay.
     pub run: Run,
     /// Digest and plain length of every chunk, in order.
     pub chunks: Vec<(Digest, u32)>,
@@ -109,7 +109,7 @@ fn encode(encoder: &mut FrameEncoder, job: &Job) -> io::Result<Encoded> {
             Some(digest) => digest,
             None => {
                 let digest = Digest::of(&chunk.plain);
-                if job.locations.find(&digest, Kind::Chunk)?.is_some() {
+                if job.locations.kept(&digest, Kind::Chunk)?.is_some() {
                     out.chunks.push((digest, plain));
                     continue;
                 }

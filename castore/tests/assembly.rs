@@ -119,7 +119,7 @@ fn what_a_nar_brings_is_claimed_as_well() {
     // what it brought itself.
     let (first, second) = (Holder::named(b"first"), Holder::named(b"second"));
     for (holder, known) in [(first, 0), (second, 0), (first, blob.size), (second, blob.size)] {
-        let mut upload = store.upload().held_by(holder);
+        let mut upload = store.upload().unwrap().held_by(holder);
         upload.start_file(b"", false, blob.size).unwrap();
         upload.write(&data).unwrap();
         let uploaded = upload.finish().unwrap();

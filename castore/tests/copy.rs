@@ -212,6 +212,9 @@ impl PackBackend for Failing {
     fn discard(&self, id: PackId) -> io::Result<()> {
         self.packs.discard(id)
     }
+    fn remove(&self, id: PackId) -> io::Result<()> {
+        self.packs.remove(id)
+    }
 
     fn stat(&self, id: PackId) -> io::Result<Option<u64>> {
         self.packs.stat(id)

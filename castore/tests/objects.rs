@@ -50,6 +50,9 @@ impl PackBackend for Bucket {
     fn discard(&self, id: PackId) -> io::Result<()> {
         self.packs.discard(id)
     }
+    fn remove(&self, id: PackId) -> io::Result<()> {
+        self.packs.remove(id)
+    }
     fn put(&self, id: PackId, pack: Vec<u8>) -> io::Result<()> {
         if self.mishap.late.swap(false, Ordering::Relaxed) {
             self.mishap.underway.lock().unwrap().push((id, pack));
@@ -145,7 +148,7 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
 
 /// A tree that is one file.
 fn upload(store: &Arc<Store>, contents: &[u8]) -> Uploaded {
-    let mut upload = store.upload();
+    let mut upload = store.upload().unwrap();
     upload.start_file(b"", false, contents.len() as u64).unwrap();
     upload.write(contents).unwrap();
     upload.finish().unwrap()

@@ -41,7 +41,7 @@ fn copy(from: &Path, to: &Path) {
 
 /// A tree of one directory that holds these files.
 fn upload(store: &Arc<Store>, files: &[Vec<u8>]) -> Uploaded {
-    let mut upload = store.upload();
+    let mut upload = store.upload().unwrap();
     upload.enter_directory(b"").unwrap();
     for (at, contents) in files.iter().enumerate() {
         let name = format!("file-{at:04}");

@@ -119,7 +119,8 @@ fn read_tree(
     holder: Holder,
 ) -> Result<(Uploaded, u64), IngestError> {
     let mut nar = nar::Reader::new(plain);
-    let mut upload = store.upload().held_by(holder);
+    let upload = store.upload().map_err(UploadError::from)?;
+    let mut upload = upload.held_by(holder);
     while let Some(event) = nar.next().map_err(IngestError::Nar)? {
         match event {
             Event::EnterDirectory { name } => upload.enter_directory(name)?,

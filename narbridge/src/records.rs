@@ -132,6 +132,9 @@ pub struct NarRecord {
     /// Length of the uploaded file.
     #[prost(uint64, tag = "6")]
     pub file_size: u64,
+    /// When it came, or was named by a path, in seconds since 1970.
+    #[prost(uint64, tag = "7")]
+    pub uploaded: u64,
 }
 
 /// A small file that a client keeps in its cache.

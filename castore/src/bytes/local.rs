@@ -87,6 +87,13 @@ impl PackBackend for LocalPacks {
         fs::remove_file(self.path(id, false))
     }
 
+    fn remove(&self, id: PackId) -> io::Result<()> {
+        match fs::remove_file(self.path(id, true)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => sync_dir(&self.dir),
+        }
+    }
+
     fn put(&self, id: PackId, pack: Vec<u8>) -> io::Result<()> {
         write_file(&self.path(id, true), &pack, 0o644)
     }

@@ -73,6 +73,10 @@ pub trait PackBackend: Send + Sync {
     /// Removes a pack that is unsealed and holds nothing.
     fn discard(&self, id: PackId) -> io::Result<()>;
 
+    /// Removes a sealed pack. One that is not there is removed. Who has it open may go on reading it, for as
+    /// long as the place lets them.
+    fn remove(&self, id: PackId) -> io::Result<()>;
+
     /// Stores a sealed pack whole. Durable when this returns. May be called again for the same pack
     /// with the same bytes.
     fn put(&self, id: PackId, pack: Vec<u8>) -> io::Result<()>;

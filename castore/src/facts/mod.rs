@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::bytes::PackBackend;
+use crate::gc::condemned::{EPOCH_KEY, epoch_of, outdated};
 use crate::index::{Batch, Held, Index, IndexError};
 use crate::log::{Log, Run};
 use crate::pack::{FrameEncoder, PackId, whole};
@@ -72,6 +73,9 @@ impl Expected {
 pub struct Transaction {
     changes: Vec<ChangeRecord>,
     topics: Vec<&'static str>,
+    required: Vec<Vec<u8>>,
+    derived: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    secured: Option<u64>,
 }
 
 impl Transaction {
@@ -91,6 +95,22 @@ impl Transaction {
         self.topics.push(topic);
     }
 
+    /// Demands that a key exists, whatever it holds. The log does not keep it.
+    pub fn require(&mut self, key: Vec<u8>) {
+        self.required.push(key);
+    }
+
+    /// Sets or removes a derived value with it, see [`Store::remember`](crate::Store::remember).
+    pub fn derive(&mut self, key: &[u8], value: Option<Vec<u8>>) {
+        self.derived.push(([b"d", key].concat(), value));
+    }
+
+    /// Says in which epoch of the collector the trees that it names were found to stay, see
+    /// [`Store::secure`](crate::Store::secure). A transaction that names trees has to say so.
+    pub fn secured(&mut self, epoch: u64) {
+        self.secured = Some(epoch);
+    }
+
     fn push(&mut self, key: Vec<u8>, value: Option<Vec<u8>>, expected: Expected) {
         let expected = match expected {
             Expected::Anything => None,
@@ -108,6 +128,9 @@ pub enum CommitError {
     /// A key is not in the state that the transaction expected; read it again and retry.
     #[error("the store was changed by someone else meanwhile")]
     Conflict,
+    /// Packs were condemned meanwhile: what the transaction names has to be secured anew.
+    #[error("garbage collection went on meanwhile")]
+    Outdated,
     /// The log or the index failed.
     #[error("the change could not be written: {0}")]
     Storage(Arc<dyn std::error::Error + Send + Sync>),
@@ -156,6 +179,8 @@ struct Group {
     run: Run,
     batch: Batch,
     last: u64,
+    /// What the index says of the collector's epoch.
+    epoch: Option<Vec<u8>>,
 }
 
 fn storage(error: impl std::error::Error + Send + Sync + 'static) -> CommitError {
@@ -278,12 +303,15 @@ impl Facts {
         after: u64,
         mut void: Vec<Sequences>,
     ) -> Result<Group, CommitError> {
-        let mut states = self.states(group)?;
+        let (mut states, epoch) = self.states(group)?;
+        let now = epoch_of(epoch.as_deref());
         let mut results = Vec::with_capacity(group.len());
         let (mut run, mut batch, mut last) = (Run::default(), Batch::default(), after);
         for waiting in group {
             let changes = &waiting.transaction.changes;
-            let result = check(&states, changes).and_then(|()| {
+            let holds = check(&states, &waiting.transaction);
+            let holds = holds.and_then(|()| outdated(waiting.transaction.secured, now));
+            let result = holds.and_then(|()| {
                 let sequence = last + 1;
                 let void = std::mem::take(&mut void);
                 let record = Record { sequence, changes: changes.clone(), void };
@@ -296,6 +324,7 @@ impl Facts {
                 for topic in &waiting.transaction.topics {
                     batch.put(topic_key(topic), sequence.to_be_bytes());
                 }
+                batch.change.extend(waiting.transaction.derived.iter().cloned());
                 record.add_to(&mut batch);
                 Ok(sequence)
             });
@@ -303,7 +332,7 @@ impl Facts {
         }
         let before = (after > 0).then(|| after.to_be_bytes().to_vec());
         batch.expect(SEQUENCE_KEY, before);
-        Ok(Group { results, run, batch, last })
+        Ok(Group { results, run, batch, last, epoch })
     }
 
     /// Writes where records lie in the log. Nobody else does.
@@ -366,7 +395,7 @@ impl Facts {
             }
             let pack = PackId::random().map_err(storage)?;
             let bytes = whole::seal(pack, &group.run, group.last).map_err(storage)?;
-            let reserved = match turn.reserve(&*self.index, group.last, pack) {
+            let reserved = match turn.reserve(&*self.index, group.last, pack, &group.epoch) {
                 Err(CommitError::Conflict) => continue,
                 reserved => reserved?,
             };
@@ -393,19 +422,50 @@ impl Facts {
         Err(storage(io::Error::other("other servers keep writing at the same time: try again")))
     }
 
-    /// For each key of which a transaction expects something, when it was changed last.
-    fn states(&self, group: &[Waiting]) -> Result<HashMap<Vec<u8>, u64>, CommitError> {
+    /// Changes the index while nobody commits, nor has left a commit unfinished.
+    pub(crate) fn alone(
+        &self,
+        change: &dyn Fn() -> Result<Batch, IndexError>,
+    ) -> Result<(), CommitError> {
+        let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
+        let Journal::Packs(backend) = &self.journal else {
+            self.pay_back(&mut leader)?;
+            self.index.apply(&change().map_err(storage)?).map_err(storage)?;
+            return self.index.flush().map_err(storage);
+        };
+        let lock = self.index.shared().map(|shared| shared.lock("commit")).transpose();
+        let _lock: Option<Box<dyn Held>> = lock.map_err(storage)?;
+        for _ in 0..ATTEMPTS {
+            Turn::take(&*self.index, backend)?;
+            let mut batch = change().map_err(storage)?;
+            turn::expect_nothing_pending(&mut batch);
+            match self.index.apply(&batch) {
+                Err(IndexError::Conflict) => continue,
+                applied => applied.map_err(storage)?,
+            }
+            return self.index.flush().map_err(storage);
+        }
+        Err(storage(io::Error::other("other servers keep writing at the same time: try again")))
+    }
+
+    /// For each key of which a transaction expects something, when it was changed last; and the
+    /// collector's epoch.
+    fn states(&self, group: &[Waiting]) -> Result<(States, Option<Vec<u8>>), CommitError> {
         let changes = group.iter().flat_map(|waiting| &waiting.transaction.changes);
-        let keys: Vec<&Vec<u8>> =
-            changes.filter(|change| change.expected.is_some()).map(|change| &change.key).collect();
+        let expected = changes.filter(|change| change.expected.is_some()).map(|change| &change.key);
+        let required = group.iter().flat_map(|waiting| &waiting.transaction.required);
+        let keys: Vec<&Vec<u8>> = expected.chain(required).collect();
         let in_index: Vec<Vec<u8>> = keys.iter().map(|key| index_key(key)).collect();
-        let in_index: Vec<&[u8]> = in_index.iter().map(|key| &key[..]).collect();
-        let found = self.index.get_many(&in_index).map_err(storage)?;
+        let in_index: Vec<&[u8]> =
+            in_index.iter().map(|key| &key[..]).chain([EPOCH_KEY]).collect();
+        let mut found = self.index.get_many(&in_index).map_err(storage)?;
+        let epoch = found.pop().flatten();
         let state = |(key, found): (&Vec<u8>, Option<Vec<u8>>)| {
             let fact = found.map(parse).transpose().map_err(storage)?;
             Ok((key.clone(), fact.map_or(0, |fact| fact.sequence)))
         };
-        keys.into_iter().zip(found).map(state).collect()
+        let states: Result<States, CommitError> = keys.into_iter().zip(found).map(state).collect();
+        Ok((states?, epoch))
     }
 
     /// The sequence number of the last transaction that touched a topic; 0 if none has.
@@ -414,13 +474,19 @@ impl Facts {
     }
 }
 
-/// Whether the keys are in the states that the changes build on.
-fn check(states: &HashMap<Vec<u8>, u64>, changes: &[ChangeRecord]) -> Result<(), CommitError> {
+/// When each key was changed last; 0 where it does not exist.
+type States = HashMap<Vec<u8>, u64>;
+
+/// Whether the keys are in the states that the transaction builds on.
+fn check(states: &States, transaction: &Transaction) -> Result<(), CommitError> {
+    let state = |key: &Vec<u8>| states.get(key).copied().unwrap_or_default();
     let holds = |change: &ChangeRecord| match change.expected {
-        Some(expected) => states.get(&change.key).copied().unwrap_or_default() == expected,
+        Some(expected) => state(&change.key) == expected,
         None => true,
     };
-    if changes.iter().all(holds) { Ok(()) } else { Err(CommitError::Conflict) }
+    let exist = transaction.required.iter().all(|key| state(key) != 0);
+    let hold = exist && transaction.changes.iter().all(holds);
+    if hold { Ok(()) } else { Err(CommitError::Conflict) }
 }
 
 /// Gives every transaction that would have happened this error.

@@ -23,6 +23,7 @@ use prost::Message;
 use super::record::{Sequences, order_of, replay_all};
 use super::{CommitError, SEQUENCE_KEY, number, storage};
 use crate::bytes::PackBackend;
+use crate::gc::condemned::EPOCH_KEY;
 use crate::index::{Batch, Index, IndexError};
 use crate::pack::{FrameDecoder, Kind, PackId, whole};
 
@@ -88,18 +89,21 @@ impl Turn {
         }
     }
 
-    /// Reserves the numbers up to `last` for records in `pack`.
+    /// Reserves the numbers up to `last` for records in `pack`, in this epoch of the collector: it does
+    /// not end before the reservation does.
     pub fn reserve(
         &self,
         index: &dyn Index,
         last: u64,
         pack: PackId,
+        epoch: &Option<Vec<u8>>,
     ) -> Result<Reserved, CommitError> {
         let numbers = Some(Sequences { first: self.sequence + 1, last });
         let value = Pending { numbers, pack: pack.as_bytes().to_vec() }.encode_to_vec();
         let mut batch = Batch::default();
         let [sequence, void] = self.before.clone();
         batch.expect(SEQUENCE_KEY, sequence).expect(VOID_KEY, void).expect(PENDING_KEY, None);
+        batch.expect(EPOCH_KEY, epoch.clone());
         batch.put(PENDING_KEY, value.clone());
         apply(index, &batch)?;
         Ok(Reserved { value })
@@ -112,6 +116,11 @@ impl Reserved {
         batch.expect(PENDING_KEY, Some(self.value.clone()));
         batch.remove(PENDING_KEY).remove(VOID_KEY);
     }
+}
+
+/// Makes a batch be refused while somebody has reserved numbers.
+pub(super) fn expect_nothing_pending(batch: &mut Batch) {
+    batch.expect(PENDING_KEY, None);
 }
 
 fn apply(index: &dyn Index, batch: &Batch) -> Result<(), CommitError> {

@@ -13,19 +13,24 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+pub(crate) use filter::Filter;
 pub use segment::Segment;
 
 use crate::Digest;
 use crate::pack::{Kind, PackId, Row};
-use crate::packs::Packs;
+use crate::packs::{Packs, Standing};
 
 /// So many segments of about the same size become one. A lookup asks up to this many segments per
 /// size class, and every row is rewritten once per class.
 const FANOUT: usize = 8;
 /// The smallest size class, in rows: about a pack's worth.
 const FIRST_CLASS: u64 = 16 * 1024;
+
+/// A segment is written anew when one pack in so many of those in it is gone.
+const REWRITTEN_FROM: usize = 4;
 
 /// Where a record lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +69,10 @@ pub struct Locations {
     /// at once.
     footers_at_hand: bool,
     recent: RwLock<HashMap<(Digest, Kind), Location>>,
-    segments: RwLock<Vec<Arc<Segment>>>,
+    segments: RwLock<Arc<Vec<Arc<Segment>>>>,
+    /// By slot and offset.
+    damaged: RwLock<HashSet<(u32, u64)>>,
+    some_damaged: AtomicBool,
     /// Held while the set of segments changes.
     maintenance: Mutex<Vec<Open>>,
 }
@@ -108,7 +116,9 @@ impl Locations {
             packs,
             footers_at_hand,
             recent: RwLock::default(),
-            segments: RwLock::new(segments),
+            segments: RwLock::new(Arc::new(segments)),
+            damaged: RwLock::default(),
+            some_damaged: AtomicBool::new(false),
             maintenance: Mutex::new(open),
         })
     }
@@ -119,29 +129,115 @@ impl Locations {
         segments.iter().flat_map(|segment| segment.packs().collect::<Vec<_>>()).collect()
     }
 
-    /// Where the record lies.
+    /// Where the record lies: rather where it stays than where it is condemned. What is damaged is not
+    /// there.
     pub fn find(&self, digest: &Digest, kind: Kind) -> io::Result<Option<Location>> {
+        if let Some(location) = self.kept(digest, kind)? {
+            return Ok(Some(location));
+        }
+        if self.packs.all_stay() {
+            return Ok(None);
+        }
+        self.first(digest, kind, &|location| {
+            self.packs.standing(location.pack) == Standing::Condemned && !self.is_damaged(location)
+        })
+    }
+
+    /// Where the record lies and stays.
+    pub fn kept(&self, digest: &Digest, kind: Kind) -> io::Result<Option<Location>> {
+        if self.packs.all_stay() {
+            return self.first(digest, kind, &|location| !self.is_damaged(location));
+        }
+        self.first(digest, kind, &|location| {
+            self.packs.standing(location.pack) == Standing::Stays && !self.is_damaged(location)
+        })
+    }
+
+    fn first(
+        &self,
+        digest: &Digest,
+        kind: Kind,
+        accept: &dyn Fn(&Location) -> bool,
+    ) -> io::Result<Option<Location>> {
         {
             let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
-            if let Some(location) = recent.get(&(*digest, kind)) {
+            if let Some(location) = recent.get(&(*digest, kind)).filter(|at| accept(at)) {
                 return Ok(Some(*location));
             }
         }
-        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner).clone();
         for segment in segments.iter().rev() {
-            if let Some(location) = segment.find(&self.packs, digest, kind)? {
+            if let Some(location) = segment.find(&self.packs, digest, kind, accept)? {
                 return Ok(Some(location));
             }
         }
         Ok(None)
     }
 
+    /// What lies there is damaged: it counts as not being there from now on.
+    pub fn add_damaged(&self, slot: u32, offset: u64) {
+        let mut damaged = self.damaged.write().unwrap_or_else(PoisonError::into_inner);
+        damaged.insert((slot, offset));
+        self.some_damaged.store(true, Ordering::Release);
+    }
+
+    /// Whether that is known of what lies there.
+    pub fn is_damaged(&self, location: &Location) -> bool {
+        self.some_damaged.load(Ordering::Acquire)
+            && self
+                .damaged
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains(&(location.pack, location.offset))
+    }
+
+    /// How many records the sealed packs hold, copies included.
+    pub fn row_count(&self) -> u64 {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.iter().map(|segment| segment.row_count()).sum()
+    }
+
+    /// Gives every record of sealed packs to `each`, copies included. What is sealed meanwhile may be
+    /// missing.
+    pub fn each_row(&self, each: &mut dyn FnMut(&Digest, &Location)) -> io::Result<()> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner).clone();
+        segments.iter().try_for_each(|segment| segment.each_row(&self.packs, each))
+    }
+
     /// Makes records of an unsealed pack known.
     pub fn add_recent(&self, slot: u32, rows: &[Row]) {
         let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
         for row in rows {
-            recent.entry(row.key()).or_insert_with(|| Location::of(row, slot));
+            let added = Location::of(row, slot);
+            let known = recent.entry(row.key()).or_insert(added);
+            if self.is_damaged(known) {
+                *known = added;
+            }
         }
+    }
+
+    /// Forgets what only packs that are gone have: their footers, and, where they are many, their rows
+    /// in segments.
+    pub fn leave_out_gone(&self) -> io::Result<()> {
+        let mut open = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = |slot: u32| self.packs.standing(slot) == Standing::Gone;
+        open.retain(|open| !open.segment.footer_of().is_some_and(gone));
+        self.publish(&open);
+        for at in 0..open.len() {
+            let (all, gone) = open[at].segment.packs().fold((0, 0), |(all, count), slot| {
+                (all + 1, count + usize::from(gone(slot)))
+            });
+            if gone * REWRITTEN_FROM < all {
+                continue;
+            }
+            let Some(obsolete) = open[at].path.clone() else { continue };
+            let path = self.new_path()?;
+            let merged = Segment::merge(&[open[at].segment.clone()], &path, &self.packs)?;
+            open[at] = Open { segment: Arc::new(merged), path: Some(path) };
+            self.publish(&open);
+            fs::remove_file(obsolete)?;
+        }
+        Ok(())
     }
 
     /// A pack was sealed: from here on its footer answers for its rows, which are sorted.
@@ -172,7 +268,7 @@ impl Locations {
     }
 
     fn publish(&self, open: &[Open]) {
-        let segments = open.iter().map(|open| open.segment.clone()).collect();
+        let segments = Arc::new(open.iter().map(|open| open.segment.clone()).collect());
         *self.segments.write().unwrap_or_else(PoisonError::into_inner) = segments;
     }
 

@@ -21,7 +21,7 @@ use super::filter::Filter;
 use crate::Digest;
 use crate::durable::sync_dir;
 use crate::pack::{Kind, PackId, ROW_LEN, Row, checksum};
-use crate::packs::Packs;
+use crate::packs::{Packs, Standing};
 
 /// One key in this many is held in memory; a lookup reads this many rows (3.3 KiB).
 const SAMPLE_EVERY: u64 = 64;
@@ -92,6 +92,30 @@ impl Segment {
         self.packs.iter().flatten().copied()
     }
 
+    /// The slot of the pack whose footer this is.
+    pub fn footer_of(&self) -> Option<u32> {
+        match self.rows {
+            Rows::Footer(slot) => Some(slot),
+            Rows::File(_) | Rows::Memory(_) => None,
+        }
+    }
+
+    /// Gives every row to `each`, with the slot of the pack it lies in, in order.
+    pub fn each_row(
+        &self,
+        packs: &Packs,
+        each: &mut dyn FnMut(&Digest, &Location),
+    ) -> io::Result<()> {
+        let mut cursor = Cursor::new(self);
+        while let Some(row) = cursor.peek(packs)? {
+            cursor.next += 1;
+            if let Some(location) = self.location(&row) {
+                each(&row.digest, &location);
+            }
+        }
+        Ok(())
+    }
+
     fn read(&self, packs: &Packs, first: u64, count: u64) -> io::Result<Vec<u8>> {
         let mut buffer = vec![0; count as usize * ROW_LEN];
         let at = self.rows_at + first * ROW_LEN as u64;
@@ -118,8 +142,14 @@ impl Segment {
         })
     }
 
-    /// Where the record lies, if this segment knows it and its pack is still there.
-    pub fn find(&self, packs: &Packs, digest: &Digest, kind: Kind) -> io::Result<Option<Location>> {
+    /// Where the record lies, if this segment knows a place of it that is accepted.
+    pub fn find(
+        &self,
+        packs: &Packs,
+        digest: &Digest,
+        kind: Kind,
+        accept: &dyn Fn(&Location) -> bool,
+    ) -> io::Result<Option<Location>> {
         if !self.filter.may_contain(digest, kind) {
             return Ok(None);
         }
@@ -146,7 +176,7 @@ impl Segment {
                 }
                 let row = Row::parse(&block[at * ROW_LEN..(at + 1) * ROW_LEN])
                     .ok_or_else(|| invalid("a row of a segment is damaged"))?;
-                if let Some(location) = self.location(&row) {
+                if let Some(location) = self.location(&row).filter(accept) {
                     return Ok(Some(location));
                 }
             }
@@ -200,6 +230,7 @@ impl Segment {
         let mut slots: Vec<u32> = parts.iter().flat_map(|part| part.packs()).collect();
         slots.sort_unstable();
         slots.dedup();
+        slots.retain(|slot| packs.standing(*slot) != Standing::Gone);
         let mut filter =
             Filter::for_keys(parts.iter().map(|part| part.count as usize).sum::<usize>());
         let (mut samples, mut count) = (Vec::new(), 0u64);
@@ -218,7 +249,8 @@ impl Segment {
             }
             let Some((at, mut row)) = least else { break };
             cursors[at].next += 1;
-            let Some(location) = parts[at].location(&row) else {
+            let there = |location: &Location| packs.standing(location.pack) != Standing::Gone;
+            let Some(location) = parts[at].location(&row).filter(there) else {
                 continue;
             };
             let Ok(index) = slots.binary_search(&location.pack) else {

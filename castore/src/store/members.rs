@@ -42,6 +42,11 @@ impl Store {
     pub fn catch_up(&self) -> Result<(), StoreError> {
         let Some(registry) = &self.registry else { return Ok(()) };
         registry.news(|entry| {
+            if entry.is_removal() {
+                self.packs.gone(entry.id);
+                self.packs.close(entry.id);
+                return Ok(self.locations.leave_out_gone()?);
+            }
             if self.packs.slot_of(entry.id).is_some() {
                 return Ok(());
             }
@@ -49,6 +54,16 @@ impl Store {
             let slot = self.packs.add(entry.id, true, None);
             Ok::<_, StoreError>(self.locations.add_footer(slot, entry.rows_at, &rows)?)
         })
+    }
+
+    /// Takes in everything that other processes have done: their packs, what the collector decided, what
+    /// was found to be damaged; and keeps this one's leases. To be called every few seconds where others
+    /// share the index.
+    pub fn keep_up(&self) -> Result<(), StoreError> {
+        self.catch_up()?;
+        self.follow_epoch()?;
+        self.load_damaged()?;
+        self.renew_leases()
     }
 
     /// Has all others store what they hold back, and takes it in. Blocks.

@@ -36,11 +36,13 @@ pub use open::{OpenProgress, Options, lock};
 pub use read::Reader;
 
 use crate::Digest;
+use crate::gc::condemned::Seen;
+use crate::gc::lease::Leases;
 use crate::facts::{self, CommitError, Fact, Facts, Transaction};
 use crate::index::{Batch, Held, Index, IndexError};
 use crate::locations::{Location, Locations};
 use crate::log::{Log, Run};
-use crate::pack::{Kind, PackError};
+use crate::pack::{Kind, PackError, PackId};
 use crate::packs::Packs;
 use crate::registry::Registry;
 use crate::tree::{Tree, TreeError};
@@ -120,14 +122,16 @@ const TREE_CACHE: u64 = 16 * 1024 * 1024;
 
 /// Content-addressed storage.
 pub struct Store {
-    facts: Facts,
-    index: Arc<dyn Index>,
-    locations: Arc<Locations>,
-    log: Arc<Log>,
-    packs: Arc<Packs>,
+    pub(crate) facts: Facts,
+    pub(crate) index: Arc<dyn Index>,
+    pub(crate) locations: Arc<Locations>,
+    pub(crate) log: Arc<Log>,
+    pub(crate) packs: Arc<Packs>,
     /// What others make known, where packs are objects.
     registry: Option<Arc<Registry>>,
     flushes: members::Flushes,
+    pub(crate) condemned: Seen,
+    pub(crate) leases: Leases,
     trees: quick_cache::sync::Cache<Digest, Arc<Tree>, TreeWeight>,
     workers: Workers,
     /// Where it is noted that an embedded index was closed.
@@ -146,8 +150,8 @@ impl quick_cache::Weighter<Digest, Arc<Tree>> for TreeWeight {
 
 impl Store {
     /// Starts to take a tree in.
-    pub fn upload(self: &Arc<Self>) -> Upload {
-        Upload::new(self.clone())
+    pub fn upload(self: &Arc<Self>) -> Result<Upload, StoreError> {
+        Ok(Upload::new(self.clone(), self.flight()?))
     }
 
     /// Where a record lies, if it is there.
@@ -214,6 +218,27 @@ impl Store {
         Ok(self.index.get(&derived_key(key))?)
     }
 
+    /// Up to `limit` derived values whose key starts with `prefix` and sorts after `after`, in order.
+    pub fn scan_derived(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+        let after = after.map(derived_key);
+        let found = self.index.scan(&derived_key(prefix), after.as_deref(), limit)?;
+        Ok(found.into_iter().map(|(key, value)| (key[1..].to_vec(), value)).collect())
+    }
+
+    /// Forgets derived values.
+    pub fn forget<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        for key in keys {
+            batch.remove(derived_key(key));
+        }
+        Ok(self.index.apply(&batch)?)
+    }
+
     /// Remembers a derived value.
     pub fn remember(&self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         let mut batch = Batch::default();
@@ -235,8 +260,26 @@ impl Store {
         Ok(facts::void(&*self.index)?)
     }
 
-    pub(crate) fn append(&self, run: &Run) -> io::Result<()> {
+    pub(crate) fn append(&self, run: &Run) -> io::Result<Option<PackId>> {
         self.log.append(run)
+    }
+
+    pub(crate) fn append_facts(&self, run: &Run, last: u64) -> io::Result<Option<PackId>> {
+        self.log.append_facts(run, last)
+    }
+
+    /// Makes everything durable that was appended before.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.log.sync()
+    }
+
+    pub(crate) fn registry(&self) -> Option<&Registry> {
+        self.registry.as_deref()
+    }
+
+    /// Forgets a tree that was read before.
+    pub(crate) fn forget_tree(&self, digest: &Digest) {
+        self.trees.remove(digest);
     }
 
     pub(crate) fn workers(&self) -> &Workers {

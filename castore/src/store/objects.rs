@@ -45,7 +45,7 @@ pub(super) fn open(
     let registry = Registry::new(index.clone());
     let mut entries = Vec::new();
     registry.news(|entry| {
-        if packs.slot_of(entry.id).is_none() {
+        if !entry.is_removal() && packs.slot_of(entry.id).is_none() {
             packs.add(entry.id, true, None);
             entries.push(entry);
         }

@@ -10,6 +10,7 @@ use crate::bytes::{Durability, LocalPacks, PackBackend};
 use crate::copy::refuse_unfinished;
 use crate::durable::write_file;
 use crate::facts::{Facts, Journal};
+use crate::gc::lease::Leases;
 use crate::index::{Index, SledIndex};
 use crate::log::Log;
 use crate::packs::Packs;
@@ -134,6 +135,7 @@ impl Store {
         )?;
         let log = Arc::new(log);
         let facts = Facts::open(index.clone(), log.clone(), journal)?;
+        let leases = Leases::open(index.clone())?;
         let store = Arc::new(Self {
             facts,
             index,
@@ -142,11 +144,15 @@ impl Store {
             packs,
             registry,
             flushes: Default::default(),
+            condemned: Default::default(),
+            leases,
             trees: quick_cache::sync::Cache::with_weighter(1024, TREE_CACHE, TreeWeight),
             workers: Workers::start(threads)?,
             boot_mark,
             _lock: lock,
         });
+        store.refresh_epoch()?;
+        store.load_damaged()?;
         store.listen();
         Ok(store)
     }

@@ -9,7 +9,7 @@ use super::{Store, StoreError};
 use crate::Digest;
 use crate::bytes::{Direct, Durability, ReadPack, Wait};
 use crate::locations::{Location, Locations};
-use crate::pack::{FrameDecoder, HEADER_LEN, Kind, RecordHeader};
+use crate::pack::{FrameDecoder, HEADER_LEN, Kind, PackError, RecordHeader};
 use crate::tree::{ChunkList, ChunkRef, Tree};
 
 /// Records that lie no further apart are fetched by one read, and what is between thrown away.
@@ -36,7 +36,36 @@ impl Store {
     }
 
     /// The data frames of a record, appended to `out` as they lie in the pack, and checked.
-    fn stored(
+    pub(crate) fn stored(
+        &self,
+        digest: &Digest,
+        location: &Location,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let start = out.len();
+        match self.stored_there(digest, location, out) {
+            Err(error) if is_gone(&error) => {
+                out.truncate(start);
+                let moved = self.moved(digest, location)?;
+                self.stored_there(digest, &moved, out)
+            }
+            read => read,
+        }
+    }
+
+    /// Where a record lies now whose pack was removed after it had been looked up.
+    fn moved(&self, digest: &Digest, location: &Location) -> Result<Location, StoreError> {
+        let kind = location.kind;
+        self.catch_up()?;
+        let moved = self.find(kind, digest)?;
+        if moved.stored == location.stored && moved.pack != location.pack {
+            return Ok(moved);
+        }
+        let what = "it was moved or stored anew while it was read: read it again".to_owned();
+        Err(StoreError::Damaged { kind, digest: *digest, what })
+    }
+
+    fn stored_there(
         &self,
         digest: &Digest,
         location: &Location,
@@ -77,9 +106,14 @@ impl Store {
         if let Some(tree) = self.trees.get(digest) {
             return Ok(tree);
         }
-        let tree = Arc::new(Tree::decode(&self.encoded_tree(digest)?)?);
+        let tree = Arc::new(self.tree_uncached(digest)?);
         self.trees.insert(*digest, tree.clone());
         Ok(tree)
+    }
+
+    /// The same, not from memory and not kept there: for whoever reads all of them.
+    pub(crate) fn tree_uncached(&self, digest: &Digest) -> Result<Tree, StoreError> {
+        Ok(Tree::decode(&self.encoded_tree(digest)?)?)
     }
 
     /// The tree of that digest as it is encoded, checked against it.
@@ -147,8 +181,29 @@ impl Store {
         let mut first = 0;
         while first < records.len() {
             let next = run_length(&records[first..]);
-            self.read_run(&records[first..first + next], &mut buffers[first..first + next], wait)?;
+            let (run, into) = (&records[first..first + next], &mut buffers[first..first + next]);
+            match self.read_run(run, into, wait) {
+                // Looking for the records takes time.
+                Err(error) if is_gone(&error) && wait == Wait::No => {
+                    return Err(io::Error::from(io::ErrorKind::WouldBlock).into());
+                }
+                Err(error) if is_gone(&error) => self.read_moved(run, into)?,
+                read => read?,
+            }
             first += next;
+        }
+        Ok(())
+    }
+
+    /// The same for records whose pack was removed after they had been looked up.
+    fn read_moved(
+        &self,
+        records: &[(Digest, Location)],
+        buffers: &mut [Option<&mut [u8]>],
+    ) -> Result<(), StoreError> {
+        for ((digest, location), buffer) in records.iter().zip(buffers) {
+            let moved = self.moved(digest, location)?;
+            self.read_run(&[(*digest, moved)], std::slice::from_mut(buffer), Wait::Yes)?;
         }
         Ok(())
     }
@@ -218,6 +273,16 @@ impl Store {
             }
             first = next;
         }
+    }
+}
+
+/// Whether a pack could not be read because it is not there.
+fn is_gone(error: &StoreError) -> bool {
+    match error {
+        StoreError::Io(error) | StoreError::Pack(PackError::Io { source: error, .. }) => {
+            error.kind() == io::ErrorKind::NotFound
+        }
+        _ => false,
     }
 }
 

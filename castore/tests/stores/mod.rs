@@ -23,7 +23,7 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
 
 /// A tree of one directory that holds these files.
 pub fn upload(store: &Arc<Store>, files: &[Vec<u8>]) -> Uploaded {
-    let mut upload = store.upload();
+    let mut upload = store.upload().unwrap();
     upload.enter_directory(b"").unwrap();
     for (at, contents) in files.iter().enumerate() {
         let name = format!("file-{at:04}");

@@ -7,6 +7,7 @@ use castore::tree::{ChunkRef, Node};
 use castore::{Expected, Store, StoreError, Transaction};
 use prost::Message;
 
+use super::nars::Source;
 use super::{Cache, CacheError, Tag};
 use crate::nar::NarError;
 use crate::records::{FileRecord, RecordError, decode, digest, file_key};
@@ -103,12 +104,12 @@ impl Cache {
         content_type: &str,
         content_encoding: &str,
     ) -> Result<(), CacheError> {
-        let mut upload = self.store.upload();
         let size = body.len() as u64;
         let failed = |error: castore::UploadError| match error {
             castore::UploadError::Store(error) => error,
             error => StoreError::Io(std::io::Error::other(error)),
         };
+        let mut upload = self.store.upload()?;
         upload.start_file(b"", false, size).map_err(failed)?;
         if size > 0 {
             upload.write(body).map_err(failed)?;
@@ -120,10 +121,13 @@ impl Cache {
             content_type: content_type.to_owned(),
             content_encoding: content_encoding.to_owned(),
         };
-        let mut transaction = Transaction::default();
-        let key = file_key(self.number, name.as_str());
-        transaction.put(key, record.encode_to_vec(), Expected::Anything);
-        self.store.commit(transaction).map_err(StoreError::from)?;
+        let Source { since, flight } = Source::of(&uploaded);
+        self.store.commit_secured(&uploaded.tree, None, since, flight.as_deref(), || {
+            let mut transaction = Transaction::default();
+            let key = file_key(self.number, name.as_str());
+            transaction.put(key, record.encode_to_vec(), Expected::Anything);
+            transaction
+        })?;
         Ok(())
     }
 

@@ -6,7 +6,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use castore::tree::Tree;
-use castore::{Expected, Store, StoreError, Transaction};
+use castore::gc::Flight;
+use castore::{Expected, Store, StoreError, Transaction, Uploaded};
 use nix_compat::nixhash::Sha256;
 use prost::Message;
 
@@ -15,6 +16,7 @@ use crate::compression::Compression;
 use crate::ingest::{Announced, IngestError, ingest};
 use crate::nar::{ByteRange, EncodedNar, NarBody, NarError, PlainNar, ZstdNar, ZstdPlan};
 use crate::records::{NarRecord, RecordError, decode, digest, nar_key, nar_sender_key, sha256};
+use crate::storehouse::now;
 
 /// The file name of a NAR: `<sha256 in nix32>.nar`, with a suffix for its compression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,10 +92,32 @@ pub struct UploadedNar {
     pub compression: Compression,
     /// Length of the uploaded file.
     pub file_size: u64,
+    pub(super) source: Source,
+}
+
+/// How it is known that a tree is there.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    /// The collector's epoch at a time when it was.
+    pub since: u64,
+    /// The upload that brought it; `None` where a fact named it at that time.
+    pub flight: Option<Arc<Flight>>,
+}
+
+impl Source {
+    /// It was uploaded.
+    pub fn of(uploaded: &Uploaded) -> Self {
+        Self::flown(uploaded.flight.clone())
+    }
+
+    /// It came with this upload.
+    pub fn flown(flight: Arc<Flight>) -> Self {
+        Self { since: flight.epoch(), flight: Some(flight) }
+    }
 }
 
 impl UploadedNar {
-    pub(super) fn to_record(&self) -> NarRecord {
+    pub(super) fn to_record(&self, uploaded: u64) -> NarRecord {
         NarRecord {
             root: self.root.clone(),
             tree: self.tree.as_bytes().to_vec(),
@@ -101,10 +125,11 @@ impl UploadedNar {
             nar_size: self.nar_size,
             compression: self.compression.name().to_owned(),
             file_size: self.file_size,
+            uploaded,
         }
     }
 
-    fn from_record(record: NarRecord) -> Result<Self, RecordError> {
+    fn from_record(record: NarRecord, since: u64) -> Result<Self, RecordError> {
         let what = "an uploaded NAR";
         let compression = Compression::from_narinfo(Some(&record.compression));
         Ok(Self {
@@ -114,6 +139,7 @@ impl UploadedNar {
             compression: compression.map_err(|error| RecordError::new(what, error))?,
             file_size: record.file_size,
             root: record.root,
+            source: Source { since, flight: None },
         })
     }
 }
@@ -143,25 +169,32 @@ impl Cache {
             nar_size: ingested.nar_size,
             compression: ingested.compression,
             file_size: ingested.file_size,
+            source: Source::of(&ingested.uploaded),
         };
-        let mut transaction = Transaction::default();
-        let key = nar_key(self.number, name.hash);
-        transaction.put(key, uploaded.to_record().encode_to_vec(), Expected::Anything);
-        if let Some(subject) = blind {
-            let key = nar_sender_key(self.number, name.hash, subject);
-            transaction.put(key, Vec::new(), Expected::Anything);
-        }
-        self.store.commit(transaction).map_err(StoreError::from)?;
+        let Source { since, flight } = &uploaded.source;
+        let (tree, holder) = (&uploaded.tree, Some(self.holder()));
+        self.store.commit_secured(tree, holder, *since, flight.as_deref(), || {
+            let mut transaction = Transaction::default();
+            let key = nar_key(self.number, name.hash);
+            transaction.put(key, uploaded.to_record(now()).encode_to_vec(), Expected::Anything);
+            if let Some(subject) = blind {
+                let key = nar_sender_key(self.number, name.hash, subject);
+                transaction.put(key, Vec::new(), Expected::Anything);
+            }
+            transaction
+        })?;
         Ok(uploaded)
     }
 
     /// What was uploaded under that hash, or published with that NAR hash.
     pub(super) fn uploaded_nar(&self, hash: Sha256) -> Result<Option<UploadedNar>, CacheError> {
+        // Before the fact is read: what it names is there from then on.
+        let since = self.store.epoch();
         let Some(fact) = self.store.fact(&nar_key(self.number, hash))? else {
             return Ok(None);
         };
         let record = decode("an uploaded NAR", &fact.value)?;
-        Ok(Some(UploadedNar::from_record(record)?))
+        Ok(Some(UploadedNar::from_record(record, since)?))
     }
 
     /// Whether that subject has uploaded the NAR of that name without being able to read the cache.

@@ -10,7 +10,7 @@ use nix_compat::store_path::{
 };
 use prost::Message;
 
-use super::nars::UploadedNar;
+use super::nars::{Source, UploadedNar};
 use super::{Cache, CacheError, NarName};
 use crate::compression::Compression;
 use crate::records::{PathRecord, decode, nar_key, path_key};
@@ -110,6 +110,10 @@ impl Cache {
                     Ok(_) => Some(Ok(file_size)),
                     // Somebody else wrote to the same keys: it is read again.
                     Err(castore::CommitError::Conflict) => continue,
+                    Err(castore::CommitError::Outdated) => match self.store.refresh_epoch() {
+                        Ok(()) => continue,
+                        Err(error) => Some(Err(CacheError::from(error).into())),
+                    },
                     Err(error) => Some(Err(CacheError::from(StoreError::from(error)).into())),
                 };
                 self.forget_narinfo(paths[index].0.store_path.hash());
@@ -127,6 +131,8 @@ impl Cache {
     ) -> Result<(Transaction, u64), PublishError> {
         check_signatures(info)?;
         let hash = info.store_path.hash();
+        let Source { since, flight } = &nar.source;
+        let epoch = self.store.secure(&nar.tree, Some(self.holder()), *since, flight.as_deref());
         let mut record = PathRecord {
             name: info.store_path.name().to_owned(),
             root: nar.root.clone(),
@@ -154,10 +160,11 @@ impl Cache {
             }
         }
         let mut transaction = Transaction::default();
+        transaction.secured(epoch?);
         transaction.put(key, record.encode_to_vec(), expected);
         transaction.put(
             nar_key(self.number, nar.nar_hash),
-            by_nar_hash.to_record().encode_to_vec(),
+            by_nar_hash.to_record(now()).encode_to_vec(),
             Expected::Anything,
         );
         Ok((transaction, record.file_size))

@@ -13,7 +13,7 @@ use nix_compat::nixhash::Sha256;
 use nix_compat::store_path::StorePathHash;
 use sha2::Digest as _;
 
-use super::nars::UploadedNar;
+use super::nars::{Source, UploadedNar};
 use super::publish::{check_signatures, wrong};
 use super::{Cache, CacheError, PublishError};
 use crate::compression::Compression;
@@ -197,7 +197,7 @@ impl Cache {
         if !(assembly.is_proven() && self.is_verified(&digest, &info)?) {
             verify(&mut assembly, &info, wanted)?;
         }
-        let tree = assembly.finish(self.holder())?;
+        let (tree, flight) = assembly.finish(self.holder())?;
         let verified = verified_value(info.nar_hash, info.nar_size);
         self.store.remember(&verified_key(&tree), &verified)?;
         let nar = UploadedNar {
@@ -207,6 +207,7 @@ impl Cache {
             nar_size: info.nar_size,
             compression: Compression::None,
             file_size: info.nar_size,
+            source: Source::flown(flight),
         };
         // What could still keep it from being published comes up before others build on it.
         check_signatures(&info)?;

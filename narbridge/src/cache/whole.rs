@@ -7,7 +7,7 @@ use std::io::Read;
 
 use nix_compat::narinfo::NarInfo;
 
-use super::nars::UploadedNar;
+use super::nars::{Source, UploadedNar};
 use super::publish::wrong;
 use super::{Cache, PublishError, Pusher};
 use crate::compression::Compression;
@@ -76,6 +76,7 @@ impl Cache {
             nar_size: ingested.nar_size,
             compression: Compression::None,
             file_size: ingested.nar_size,
+            source: Source::of(&ingested.uploaded),
         };
         let file_size = self.record(info, &nar, &pusher.subject)?;
         let castore::Uploaded { plain, known, .. } = ingested.uploaded;

@@ -33,7 +33,7 @@ impl Storehouse {
         if !self.store.is_shared() {
             return Ok(());
         }
-        self.store.catch_up()?;
+        self.store.keep_up()?;
         let caches = self.store.last_touched(CACHES)?;
         if caches != self.fresh.caches.load(Ordering::Relaxed) {
             self.load_caches()?;

@@ -158,6 +158,20 @@ impl Bucket {
         Ok(())
     }
 
+    /// Removes an object. One that is not there is removed.
+    pub async fn delete(&self, name: &str) -> Result<(), S3Error> {
+        let key = self.location.key(name);
+        attempts!(self, self.patience.read(0), "remove", name, async {
+            count(&self.counters.deletes);
+            let request = self.s3.delete_object().bucket(&self.location.bucket).key(&key);
+            match request.send().await.map_err(|error| Failure::of(&error)) {
+                Err(failure) if !failure.is_absent() => Err(failure),
+                _ => Ok(()),
+            }
+        });
+        Ok(())
+    }
+
     /// A small object whole; `None` if there is none.
     pub async fn text(&self, name: &str) -> Result<Option<String>, S3Error> {
         let key = self.location.key(name);

@@ -185,6 +185,13 @@ impl PackBackend for S3Packs {
         fs::remove_file(self.core.spooled(id))
     }
 
+    fn remove(&self, id: PackId) -> io::Result<()> {
+        let (bucket, name) = (self.core.bucket.clone(), object_name(id));
+        self.core.wait(async move { Ok(bucket.delete(&name).await?) })?;
+        self.core.pages.remove(id);
+        Ok(())
+    }
+
     fn put(&self, id: PackId, pack: Vec<u8>) -> io::Result<()> {
         let (bucket, len) = (self.core.bucket.clone(), pack.len() as u64);
         let name = object_name(id);

@@ -104,6 +104,12 @@ impl Pages {
         self.state().lengths.remove(&id);
     }
 
+    /// Forgets a pack that is removed.
+    pub fn remove(&self, id: PackId) {
+        self.unset_length(id);
+        self.disk.remove(id, &(0..=u32::MAX));
+    }
+
     /// The whole pack, if it lies on the disk.
     pub fn whole(&self, id: PackId) -> Option<(File, u64)> {
         self.disk.get(id, Part::Whole)

@@ -32,6 +32,8 @@ counters! {
     lists,
     /// Questions for an object's length.
     heads,
+    /// Objects removed.
+    deletes,
     /// Requests that were made again.
     retries,
     /// Answers that asked for fewer requests.

@@ -1,0 +1,162 @@
+//! Which packs are condemned, kept in the index.
+//!
+//! ```text
+//! "m/epoch"          -> how often packs have been condemned so far (8, big-endian)
+//! "x" pack(16)       -> epoch(8) seconds since 1970(8)     big-endian
+//! ```
+//!
+//! Every process holds a copy in memory, which may be old. So whoever relies on it says how old it is: a
+//! transaction carries its epoch, and is refused when that is not the index's.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::now;
+use crate::facts::CommitError;
+use crate::index::{Batch, Index, IndexError};
+use crate::pack::PackId;
+use crate::packs::Packs;
+use crate::store::{Store, StoreError};
+
+/// Index key of the epoch.
+pub(crate) const EPOCH_KEY: &[u8] = b"m/epoch";
+const PREFIX: u8 = b'x';
+/// Packs read at once.
+const PAGE: usize = 1000;
+
+/// A condemned pack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Condemned {
+    /// Which.
+    pub pack: PackId,
+    /// The epoch that began with that.
+    pub epoch: u64,
+    /// When, in seconds since 1970.
+    pub since: u64,
+}
+
+/// The number in 8 big-endian bytes; 0 for none.
+pub(crate) fn epoch_of(bytes: Option<&[u8]>) -> u64 {
+    bytes.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
+}
+
+fn key(pack: PackId) -> Vec<u8> {
+    [&[PREFIX][..], pack.as_bytes()].concat()
+}
+
+fn damaged() -> IndexError {
+    let source = "the list of condemned packs is damaged: rebuild the index with granary fsck --rebuild";
+    IndexError::Engine { engine: "collector", source: source.into() }
+}
+
+/// The condemned packs.
+pub(crate) fn list(index: &dyn Index) -> Result<Vec<Condemned>, IndexError> {
+    let (mut condemned, mut after) = (Vec::new(), None);
+    loop {
+        let page = index.scan(&[PREFIX], after.as_deref(), PAGE)?;
+        for (key, value) in &page {
+            let pack = <[u8; PackId::LEN]>::try_from(&key[1..]).map_err(|_| damaged())?;
+            let (epoch, since) = value.split_first_chunk::<8>().ok_or_else(damaged)?;
+            condemned.push(Condemned {
+                pack: PackId::from_bytes(pack),
+                epoch: u64::from_be_bytes(*epoch),
+                since: epoch_of(Some(since)),
+            });
+        }
+        match page.into_iter().last() {
+            Some((last, _)) if condemned.len().is_multiple_of(PAGE) => after = Some(last),
+            _ => return Ok(condemned),
+        }
+    }
+}
+
+/// What this process knows of it.
+#[derive(Default)]
+pub(crate) struct Seen {
+    epoch: AtomicU64,
+    /// Held while the epoch and the packs change, which belong together.
+    changing: Mutex<()>,
+}
+
+impl Seen {
+    /// The epoch whose condemned packs are known here.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Takes in what the index says.
+    pub fn refresh(&self, index: &dyn Index, packs: &Packs) -> Result<(), IndexError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        // The epoch first: what is condemned after it is known too early, which does no harm.
+        let epoch = epoch_of(index.get(EPOCH_KEY)?.as_deref());
+        let condemned: HashSet<PackId> = list(index)?.iter().map(|it| it.pack).collect();
+        packs.condemn_only(condemned);
+        self.epoch.store(epoch, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl Store {
+    /// The epoch of the collector whose decisions are known here.
+    pub fn epoch(&self) -> u64 {
+        self.condemned.epoch()
+    }
+
+    /// Takes in what the collector, wherever it runs, has decided meanwhile.
+    pub fn refresh_epoch(&self) -> Result<(), StoreError> {
+        Ok(self.condemned.refresh(&*self.index, &self.packs)?)
+    }
+
+    /// Takes it in if there is anything new.
+    pub(crate) fn follow_epoch(&self) -> Result<(), StoreError> {
+        let epoch = epoch_of(self.index.get(EPOCH_KEY)?.as_deref());
+        if epoch == self.epoch() { Ok(()) } else { self.refresh_epoch() }
+    }
+
+    /// Condemns packs. Whoever commits after this has taken it into account.
+    pub(crate) fn condemn(&self, packs: &[PackId]) -> Result<(), StoreError> {
+        if packs.is_empty() {
+            return Ok(());
+        }
+        let since = now();
+        self.facts.alone(&|| {
+            let before = self.index.get(EPOCH_KEY)?;
+            let epoch = epoch_of(before.as_deref()) + 1;
+            let mut batch = Batch::default();
+            batch.expect(EPOCH_KEY, before).put(EPOCH_KEY, epoch.to_be_bytes());
+            for pack in packs {
+                let value = [epoch.to_be_bytes(), since.to_be_bytes()].concat();
+                batch.put(key(*pack), value);
+            }
+            // Early here, since nobody may believe in the new epoch and not know of these packs.
+            let mut condemned: HashSet<PackId> =
+                list(&*self.index)?.iter().map(|it| it.pack).collect();
+            condemned.extend(packs);
+            self.packs.condemn_only(condemned);
+            Ok(batch)
+        })?;
+        self.refresh_epoch()
+    }
+
+    /// The packs are removed, and nobody need know any more that they were condemned.
+    pub(super) fn forget_condemned(&self, packs: &[PackId]) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        for pack in packs {
+            batch.remove(key(*pack));
+        }
+        Ok(self.index.apply(&batch)?)
+    }
+
+    pub(super) fn condemned(&self) -> Result<Vec<Condemned>, StoreError> {
+        Ok(list(&*self.index)?)
+    }
+}
+
+/// The error of a transaction whose epoch is over.
+pub(crate) fn outdated(secured: Option<u64>, epoch: u64) -> Result<(), CommitError> {
+    match secured {
+        Some(secured) if secured != epoch => Err(CommitError::Outdated),
+        _ => Ok(()),
+    }
+}

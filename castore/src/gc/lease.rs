@@ -1,0 +1,345 @@
+//! Leases: what uploads rely on that no fact names yet.
+//!
+//! A *flight* is one upload under way, from its first look at what is stored to its commit. What it found
+//! in its epoch stays until it is over. A *session* is somebody who sends chunks and publishes later,
+//! possibly through another request and after a restart: the packs they lie in stay until nothing was
+//! heard of them for a while.
+//!
+//! Each process keeps one record of its own in the index, for the collector wherever that runs, and for
+//! itself after a restart:
+//!
+//! ```text
+//! "l" process(8, random) -> Lease        protobuf, below
+//! ```
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use prost::Message;
+
+use super::now;
+use crate::holder::Holder;
+use crate::index::{Batch, Index, IndexError};
+use crate::pack::PackId;
+use crate::store::{Store, StoreError};
+
+/// How long what a client sent is kept after it was last heard of.
+const SESSION: Duration = Duration::from_secs(15 * 60);
+/// Nothing that was sent is kept for longer without being published.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// How long a record holds for flights if it is not renewed.
+const FLIGHT: Duration = Duration::from_secs(10 * 60);
+const PREFIX: u8 = b'l';
+
+/// What a process keeps from being collected.
+#[derive(Clone, PartialEq, Message)]
+struct Lease {
+    /// Until when, in seconds since 1970.
+    #[prost(uint64, tag = "1")]
+    until: u64,
+    /// The epoch of the oldest flight and 1; 0 if there is none.
+    #[prost(uint64, tag = "2")]
+    oldest: u64,
+    /// Packs.
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    packs: Vec<Vec<u8>>,
+}
+
+struct Session {
+    heard: u64,
+    /// With the time at which each was first written to.
+    packs: HashMap<PackId, u64>,
+}
+
+struct InFlight {
+    epoch: u64,
+    packs: HashSet<PackId>,
+}
+
+#[derive(Default)]
+struct State {
+    next: u64,
+    flights: HashMap<u64, InFlight>,
+    sessions: HashMap<Holder, Session>,
+    /// What an earlier process left: kept for as long as it says, or somebody goes on.
+    inherited: Option<Session>,
+    /// What the index has.
+    written: Lease,
+}
+
+/// The leases of a process.
+pub(crate) struct Leases {
+    index: Arc<dyn Index>,
+    process: [u8; 8],
+    state: Mutex<State>,
+}
+
+/// What must be left alone.
+#[derive(Debug, Default)]
+pub(crate) struct Leased {
+    /// The epoch of the oldest flight.
+    pub oldest: Option<u64>,
+    /// Packs with what was sent and not published.
+    pub packs: HashSet<PackId>,
+}
+
+fn key(process: &[u8]) -> Vec<u8> {
+    [&[PREFIX][..], process].concat()
+}
+
+fn read(value: &[u8]) -> Result<Lease, IndexError> {
+    Lease::decode(value)
+        .map_err(|error| IndexError::Engine { engine: "leases", source: Box::new(error) })
+}
+
+fn ids(packs: &[Vec<u8>]) -> impl Iterator<Item = PackId> {
+    let id = |bytes: &Vec<u8>| <[u8; PackId::LEN]>::try_from(&bytes[..]).ok();
+    packs.iter().filter_map(id).map(PackId::from_bytes)
+}
+
+impl State {
+    /// Forgets sessions that have lapsed.
+    fn lapse(&mut self, now: u64) {
+        let heard_after = now.saturating_sub(SESSION.as_secs());
+        let written_after = now.saturating_sub(LONGEST.as_secs());
+        let keep = |session: &mut Session| {
+            session.packs.retain(|_, first| *first > written_after);
+            session.heard > heard_after
+        };
+        self.sessions.retain(|_, session| keep(session));
+        let latest = self.sessions.values().map(|session| session.heard).max();
+        if let Some(inherited) = &mut self.inherited {
+            inherited.heard = inherited.heard.max(latest.unwrap_or_default());
+        }
+        self.inherited = self.inherited.take().filter_map_mut(keep);
+    }
+
+    fn leased(&self) -> Leased {
+        let mut packs = HashSet::new();
+        for session in self.sessions.values().chain(&self.inherited) {
+            packs.extend(session.packs.keys());
+        }
+        for flight in self.flights.values() {
+            packs.extend(&flight.packs);
+        }
+        let oldest = self.flights.values().map(|flight| flight.epoch).min();
+        Leased { oldest, packs }
+    }
+
+    fn record(&self, now: u64) -> Lease {
+        let leased = self.leased();
+        let heard = self.sessions.values().chain(&self.inherited).map(|session| session.heard).max();
+        let flights = leased.oldest.map(|_| now + FLIGHT.as_secs());
+        let until = heard.map(|heard| heard + SESSION.as_secs()).max(flights).unwrap_or_default();
+        let mut packs: Vec<Vec<u8>> =
+            leased.packs.iter().map(|pack| pack.as_bytes().to_vec()).collect();
+        packs.sort_unstable();
+        Lease { until, oldest: leased.oldest.map_or(0, |epoch| epoch + 1), packs }
+    }
+}
+
+trait FilterMapMut<T> {
+    fn filter_map_mut(self, keep: impl FnOnce(&mut T) -> bool) -> Option<T>;
+}
+
+impl<T> FilterMapMut<T> for Option<T> {
+    fn filter_map_mut(mut self, keep: impl FnOnce(&mut T) -> bool) -> Option<T> {
+        if self.as_mut().is_some_and(keep) { self } else { None }
+    }
+}
+
+impl Leases {
+    /// No leases yet, but those that an earlier process on an index of this process's own has left.
+    pub fn open(index: Arc<dyn Index>) -> Result<Self, StoreError> {
+        let mut process = [0; 8];
+        getrandom::fill(&mut process).map_err(std::io::Error::other)?;
+        let leases = Self { index, process, state: Mutex::default() };
+        if leases.index.shared().is_none() {
+            leases.inherit()?;
+        }
+        Ok(leases)
+    }
+
+    fn inherit(&self) -> Result<(), StoreError> {
+        let (now, mut packs, mut heard) = (now(), HashMap::new(), 0);
+        let mut batch = Batch::default();
+        for (key, value) in self.index.scan(&[PREFIX], None, 1000)? {
+            let lease = read(&value)?;
+            if lease.until > now {
+                heard = heard.max(lease.until - SESSION.as_secs());
+                packs.extend(ids(&lease.packs).map(|pack| (pack, now)));
+            }
+            batch.remove(key);
+        }
+        if packs.is_empty() && batch.change.is_empty() {
+            return Ok(());
+        }
+        self.lock().inherited = (!packs.is_empty()).then_some(Session { heard, packs });
+        let record = self.lock().record(now);
+        batch.put(key(&self.process), record.encode_to_vec());
+        self.index.apply(&batch)?;
+        self.lock().written = record;
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a flight.
+    fn begin(&self, epoch: u64) -> Result<u64, IndexError> {
+        let number = {
+            let mut state = self.lock();
+            state.next += 1;
+            let number = state.next;
+            state.flights.insert(number, InFlight { epoch, packs: HashSet::new() });
+            number
+        };
+        // Whoever collects elsewhere has to know of it before it relies on anything.
+        if self.index.shared().is_some()
+            && let Err(error) = self.write()
+        {
+            self.lock().flights.remove(&number);
+            return Err(error);
+        }
+        Ok(number)
+    }
+
+    /// Writes the record if the one in the index does not say enough.
+    fn write(&self) -> Result<(), IndexError> {
+        let now = now();
+        let record = {
+            let mut state = self.lock();
+            state.lapse(now);
+            let record = state.record(now);
+            let written = &state.written;
+            let idle = record.oldest == 0 && record.packs.is_empty();
+            if idle && written.oldest == 0 && written.packs.is_empty() {
+                return Ok(());
+            }
+            // What lapses later than is due does no harm; half of the time is left for the next one.
+            let lasts = written.until >= record.until.min(now + FLIGHT.as_secs() / 2);
+            let covers = (record.oldest == 0) == (written.oldest == 0)
+                && (record.oldest == 0 || written.oldest <= record.oldest)
+                && record.packs.iter().all(|pack| written.packs.contains(pack));
+            if !idle && lasts && covers && written.packs.len() < 2 * record.packs.len() + 8 {
+                return Ok(());
+            }
+            record
+        };
+        let mut batch = Batch::default();
+        match record.until {
+            0 => batch.remove(key(&self.process)),
+            _ => batch.put(key(&self.process), record.encode_to_vec()),
+        };
+        self.index.apply(&batch)?;
+        self.lock().written = record;
+        Ok(())
+    }
+
+    /// Everything that any process keeps.
+    fn all(&self) -> Result<Leased, IndexError> {
+        let now = now();
+        let mut leased = {
+            let mut state = self.lock();
+            state.lapse(now);
+            state.leased()
+        };
+        let (mut after, mut lapsed) = (None::<Vec<u8>>, Batch::default());
+        loop {
+            let page = self.index.scan(&[PREFIX], after.as_deref(), 1000)?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            for (at, value) in page.iter().filter(|(at, _)| at[1..] != self.process) {
+                let lease = read(value)?;
+                if lease.until <= now {
+                    lapsed.expect(&at[..], Some(value.clone())).remove(&at[..]);
+                    continue;
+                }
+                leased.packs.extend(ids(&lease.packs));
+                let oldest = lease.oldest.checked_sub(1);
+                leased.oldest = match (leased.oldest, oldest) {
+                    (Some(one), Some(other)) => Some(one.min(other)),
+                    (one, other) => one.or(other),
+                };
+            }
+        }
+        match self.index.apply(&lapsed) {
+            // One was renewed at the last moment.
+            Err(IndexError::Conflict) => Ok(leased),
+            applied => applied.map(|()| leased),
+        }
+    }
+}
+
+/// One upload under way. What it found to be there when it began stays until this is dropped.
+pub struct Flight {
+    store: Arc<Store>,
+    number: u64,
+    epoch: u64,
+}
+
+impl Flight {
+    /// The collector's epoch when it began.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Something of it lies in this pack.
+    pub(crate) fn wrote(&self, pack: Option<PackId>) {
+        let Some(pack) = pack else { return };
+        if let Some(flight) = self.store.leases.lock().flights.get_mut(&self.number) {
+            flight.packs.insert(pack);
+        }
+    }
+}
+
+impl fmt::Debug for Flight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Flight({}, epoch {})", self.number, self.epoch)
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.store.leases.lock().flights.remove(&self.number);
+    }
+}
+
+impl Store {
+    /// Begins a flight.
+    pub(crate) fn flight(self: &Arc<Self>) -> Result<Flight, StoreError> {
+        let epoch = self.epoch();
+        let number = self.leases.begin(epoch)?;
+        Ok(Flight { store: self.clone(), number, epoch })
+    }
+
+    /// Somebody who sends chunks was heard of, and has written to a pack if one is given.
+    pub(crate) fn heard_of(&self, holder: Holder, pack: Option<PackId>) -> Result<(), StoreError> {
+        let now = now();
+        {
+            let mut state = self.leases.lock();
+            if pack.is_none() && !state.sessions.contains_key(&holder) {
+                return Ok(());
+            }
+            let fresh = || Session { heard: now, packs: HashMap::new() };
+            let session = state.sessions.entry(holder).or_insert_with(fresh);
+            session.heard = now;
+            session.packs.extend(pack.map(|pack| (pack, now)));
+        }
+        Ok(self.leases.write()?)
+    }
+
+    /// Keeps the leases of this process from lapsing. Where others share the index this has to be called
+    /// every few minutes.
+    pub fn renew_leases(&self) -> Result<(), StoreError> {
+        Ok(self.leases.write()?)
+    }
+
+    /// What must be left alone.
+    pub(super) fn leased(&self) -> Result<Leased, StoreError> {
+        Ok(self.leases.all()?)
+    }
+}

@@ -1,0 +1,135 @@
+//! What is needed: everything that facts name.
+//!
+//! Held as a filter, 16 bits for each record there is, however many there are: a record that it takes for
+//! needed by mistake, three in a thousand, stays until the next time. Which trees and lists were looked into
+//! already must not be mistaken, and is held as 16 bytes each.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::Digest;
+use crate::holder::Holder;
+use crate::locations::Filter;
+use crate::pack::{Kind, PackId};
+use crate::store::{Cause, Store, StoreError};
+use crate::tree::ChunkList;
+
+/// The filter has twelve bits for each key that it is made for.
+const ROOM: u64 = 4;
+
+/// What is needed.
+pub struct Live {
+    store: Arc<Store>,
+    filter: Filter,
+    /// The packs that were sealed when this was begun.
+    pub(super) packs: HashSet<PackId>,
+    /// The epoch in which it was begun.
+    pub(super) epoch: u64,
+    /// By digest and holder.
+    seen: HashSet<u128>,
+    /// Trees that were marked, each once.
+    pub trees: u64,
+    /// Chunks that were marked, each wherever it appears.
+    pub chunks: u64,
+    /// Trees and lists that are named, and are not there or damaged.
+    pub lost: u64,
+}
+
+impl Store {
+    /// Nothing is marked yet. What is committed from now on need not be.
+    pub fn live(self: &Arc<Self>) -> Result<Live, StoreError> {
+        self.follow_epoch()?;
+        let epoch = self.epoch();
+        self.catch_up()?;
+        let rows = self.locations.row_count().max(1024);
+        let filter = Filter::for_keys((rows + rows / ROOM) as usize);
+        let packs = self.packs.sealed_ids();
+        let (seen, trees, chunks, lost) = (HashSet::new(), 0, 0, 0);
+        Ok(Live { store: self.clone(), filter, packs, epoch, seen, trees, chunks, lost })
+    }
+}
+
+impl Live {
+    /// Marks a tree with all that it names, and the claims of `holders` to its chunks.
+    pub fn tree(&mut self, digest: &Digest, holders: &[Holder]) -> Result<(), StoreError> {
+        if !self.is_news(digest, Kind::Tree, holders) {
+            return Ok(());
+        }
+        self.filter.insert(digest, Kind::Tree);
+        self.trees += 1;
+        let tree = match self.store.tree_uncached(digest) {
+            Ok(tree) => tree,
+            Err(error) if is_lost(&error) => {
+                tracing::error!(%error, "a tree that is needed cannot be read");
+                self.lost += 1;
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        for (blob, _) in tree.files() {
+            match tree.list_of(&blob) {
+                None => self.chunk(&blob, holders),
+                Some(list) if self.is_news(&blob, Kind::ChunkList, holders) => {
+                    self.filter.insert(&blob, Kind::ChunkList);
+                    match self.store.encoded_list(&blob, &list) {
+                        Ok(list) => {
+                            for chunk in ChunkList::decode(&list)?.chunks {
+                                self.chunk(&chunk.digest, holders);
+                            }
+                        }
+                        Err(error) if is_lost(&error) => {
+                            tracing::error!(%error, "a chunk list that is needed cannot be read");
+                            self.lost += 1;
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn chunk(&mut self, digest: &Digest, holders: &[Holder]) {
+        self.chunks += 1;
+        self.filter.insert(digest, Kind::Chunk);
+        for holder in holders {
+            self.filter.insert(&holder.claim(digest), Kind::Claim);
+        }
+    }
+
+    /// Whether this was not looked into before, for one of the holders or at all.
+    fn is_news(&mut self, digest: &Digest, kind: Kind, holders: &[Holder]) -> bool {
+        let key = |holder: Option<&Holder>| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(digest.as_bytes()).update(&[kind as u8]);
+            holder.map(|holder| hasher.update(holder.as_bytes()));
+            let hash = hasher.finalize();
+            hash.as_bytes()[..16].iter().fold(0u128, |number, byte| number << 8 | u128::from(*byte))
+        };
+        let mut news = self.seen.insert(key(None));
+        for holder in holders {
+            news |= self.seen.insert(key(Some(holder)));
+        }
+        news
+    }
+
+    /// Whether a record may be needed. Facts always are.
+    pub(super) fn may_need(&self, digest: &Digest, kind: Kind) -> bool {
+        kind == Kind::Facts || self.filter.may_contain(digest, kind)
+    }
+
+    /// Whether a tree may be needed.
+    pub fn may_need_tree(&self, digest: &Digest) -> bool {
+        self.may_need(digest, Kind::Tree)
+    }
+
+    /// Bytes that this takes in memory.
+    pub fn weight(&self) -> u64 {
+        (self.filter.words().len() * 8 + self.seen.capacity() * 17) as u64
+    }
+}
+
+fn is_lost(error: &StoreError) -> bool {
+    error.cause() == Cause::Lost || matches!(error, StoreError::Tree(_))
+}

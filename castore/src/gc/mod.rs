@@ -1,0 +1,45 @@
+//! Garbage collection: giving back what nothing needs, without anybody waiting for it.
+//!
+//! Packs never change, so space comes back when a pack is removed whole, after what is needed of it
+//! has been copied to another one. Between the decision and the removal lie three safeguards:
+//!
+//! 1. **Condemn.** Everything that facts name is marked ([`Live`]), and the packs that are worth it are
+//!    *condemned* ([`condemned`]): named in the index, with a new *epoch*. From then on nobody builds on a
+//!    record that only a condemned pack has. Who brings it stores it again; who only names it has it
+//!    copied. Either *pardons* it. A transaction that names a tree says in which epoch all of the tree was
+//!    found to stay, and is refused in any other.
+//! 2. **Grace.** Uploads that began in an earlier epoch, and what clients have sent and not yet published,
+//!    are known by their [`leases`](lease). A pack is left alone until they are over.
+//! 3. **Sweep.** Everything is marked again. What is marked, and what was not condemned, moves; the copies
+//!    are made durable; the pack is removed ([`sweep`]).
+//!
+//! A crash at any point leaves copies too many, never one too few. All of this state is in the index; if
+//! that is lost, nothing is condemned any more.
+
+pub(crate) mod condemned;
+mod damaged;
+pub(crate) mod lease;
+mod live;
+mod pace;
+mod plan;
+mod secure;
+mod sweep;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub use lease::Flight;
+pub(crate) use secure::Rescue;
+pub use live::Live;
+pub use pace::Pace;
+pub use plan::{PackPlan, PackUse};
+pub use sweep::{SweepOptions, Swept};
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// So long ago, in seconds since 1970.
+fn ago(age: Duration) -> u64 {
+    now().saturating_sub(age.as_secs())
+}

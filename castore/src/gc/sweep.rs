@@ -1,0 +1,269 @@
+//! Sweeping: what is needed of condemned packs moves, and the packs are removed.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Live, Pace, ago, condemned::Condemned};
+use crate::log::Run;
+use crate::pack::{Footer, HEADER_LEN, Kind, PackError, PackId, RecordHeader, Row, whole};
+use crate::store::{Store, StoreError};
+
+/// Bytes read and appended at once.
+const RUN: u64 = 4 * 1024 * 1024;
+/// Records that lie no further apart are read together.
+const MAX_GAP: u64 = 64 * 1024;
+/// So many bytes are copied before they are made durable, and the packs they come from removed: how much
+/// more room a sweep takes, and how much of it a crash undoes.
+const BATCH: u64 = 256 * 1024 * 1024;
+
+/// How to sweep.
+pub struct SweepOptions<'a> {
+    /// How long a pack has to have been condemned.
+    pub grace: Duration,
+    /// How fast.
+    pub pace: Pace<'a>,
+    /// Told how many of how many packs are done.
+    pub progress: &'a mut dyn FnMut(u64, u64),
+}
+
+/// What a sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Packs that were removed.
+    pub packs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes of records that were copied out of them.
+    pub moved: u64,
+    /// Records that were left behind because they are damaged.
+    pub damaged: u64,
+    /// Condemned packs whose time has not come: the grace period, or an upload that began before.
+    pub waiting: u64,
+    /// Those among them that wait for uploads alone.
+    pub held_by_uploads: u64,
+}
+
+impl Swept {
+    /// Bytes that came back.
+    pub fn freed(&self) -> u64 {
+        self.bytes.saturating_sub(self.moved)
+    }
+}
+
+/// A pack of which everything that is needed has been copied.
+struct Emptied {
+    id: PackId,
+    len: u64,
+}
+
+impl Store {
+    /// Removes the packs that were condemned before `live` was begun and whose time has come. `live` has
+    /// everything marked that facts name. One process at a time may do this.
+    pub fn sweep(
+        self: &Arc<Self>,
+        live: &Live,
+        options: SweepOptions<'_>,
+    ) -> Result<Swept, StoreError> {
+        let SweepOptions { grace, mut pace, progress } = options;
+        let mut swept = Swept::default();
+        self.catch_up()?;
+        let oldest = self.leased()?.oldest;
+        let due = ago(grace);
+        let mut packs: Vec<Condemned> = Vec::new();
+        for condemned in self.condemned()? {
+            // Marking may have begun before this one was condemned; what was committed in between is not
+            // marked then.
+            let marked = condemned.epoch <= live.epoch;
+            let flown = oldest.is_none_or(|oldest| oldest >= condemned.epoch);
+            if condemned.since <= due && marked && flown {
+                packs.push(condemned);
+            } else {
+                swept.waiting += 1;
+                swept.held_by_uploads += u64::from(condemned.since <= due && marked);
+            }
+        }
+        let total = packs.len() as u64;
+        let (mut emptied, mut copied) = (Vec::new(), 0);
+        for (done, condemned) in (0..).zip(packs) {
+            progress(done, total);
+            if pace.is_over() {
+                break;
+            }
+            let before = swept.moved;
+            if let Some(pack) = self.empty(condemned.pack, live, &mut pace, &mut swept)? {
+                emptied.push(pack);
+            }
+            copied += swept.moved - before;
+            if copied >= BATCH {
+                self.remove_emptied(std::mem::take(&mut emptied), &mut swept)?;
+                copied = 0;
+            }
+        }
+        self.remove_emptied(emptied, &mut swept)?;
+        progress(total, total);
+        Ok(swept)
+    }
+
+    /// Copies what is needed of a pack. `None` if that was given up.
+    fn empty(
+        &self,
+        id: PackId,
+        live: &Live,
+        pace: &mut Pace<'_>,
+        swept: &mut Swept,
+    ) -> Result<Option<Emptied>, StoreError> {
+        let in_pack = PackError::io_in(id);
+        let Some(slot) = self.packs().slot_of(id) else {
+            // Removed for everybody else, and its process ended before the rest.
+            return Ok(Some(Emptied { id, len: 0 }));
+        };
+        let pack = match self.packs().get(slot) {
+            Ok(pack) => pack,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Some(Emptied { id, len: 0 }));
+            }
+            Err(error) => return Err(in_pack(error).into()),
+        };
+        let len = pack.len().map_err(in_pack)?;
+        let (footer, mut rows) = whole::rows(id, &*pack, len)?;
+        rows.sort_unstable_by_key(|row| row.offset);
+        let mut needed = Vec::new();
+        for row in rows {
+            let wanted = live.may_need(&row.digest, row.kind)
+                && self.locations().kept(&row.digest, row.kind)?.is_none();
+            if wanted {
+                needed.push(row);
+            }
+        }
+        let mut rest = &needed[..];
+        while !rest.is_empty() {
+            if pace.is_over() {
+                return Ok(None);
+            }
+            let (now, later) = rest.split_at(together(rest));
+            rest = later;
+            swept.moved += self.copy(id, slot, now, &footer, swept)?;
+            pace.spend(span(now).1);
+        }
+        Ok(Some(Emptied { id, len }))
+    }
+
+    /// Copies records that lie together. Returns how many bytes they are.
+    fn copy(
+        &self,
+        id: PackId,
+        slot: u32,
+        rows: &[Row],
+        footer: &Footer,
+        swept: &mut Swept,
+    ) -> Result<u64, StoreError> {
+        let (start, len) = span(rows);
+        let pack = self.packs().get(slot).map_err(PackError::io_in(id))?;
+        let mut bytes = vec![0; len as usize];
+        pack.read_at(start, &mut bytes).map_err(PackError::io_in(id))?;
+        let (mut run, mut facts) = (Run::default(), false);
+        let mut again = Vec::new();
+        for row in rows {
+            let from = (row.offset - start) as usize;
+            let mut record = &bytes[from..from + HEADER_LEN + row.stored as usize];
+            if !is_sound(row, record) {
+                // It may be a cache that is at fault.
+                let range = row.offset..row.offset + record.len() as u64;
+                again.resize(record.len(), 0);
+                pack.distrust(range);
+                pack.read_at(row.offset, &mut again).map_err(PackError::io_in(id))?;
+                record = &again;
+                if !is_sound(row, record) {
+                    tracing::error!(pack = %id, digest = %row.digest, "a damaged record is left behind");
+                    swept.damaged += 1;
+                    continue;
+                }
+            }
+            facts |= row.kind == Kind::Facts;
+            run.rows.push(Row { offset: run.bytes.len() as u64, ..*row });
+            run.bytes.extend_from_slice(record);
+        }
+        if facts {
+            self.append_facts(&run, footer.last_sequence)?;
+        } else {
+            self.append(&run)?;
+        }
+        Ok(run.bytes.len() as u64)
+    }
+
+    /// Removes packs of which nothing is needed.
+    fn remove_emptied(&self, packs: Vec<Emptied>, swept: &mut Swept) -> Result<(), StoreError> {
+        if packs.is_empty() {
+            return Ok(());
+        }
+        // The copies first, and whatever somebody else has stored anew instead.
+        self.sync()?;
+        let ids: Vec<PackId> = packs.iter().map(|pack| pack.id).collect();
+        if let Some(registry) = self.registry() {
+            registry.remove(&ids)?;
+        }
+        for id in &ids {
+            self.packs().gone(*id);
+        }
+        self.locations().leave_out_gone()?;
+        for Emptied { id, len } in packs {
+            self.packs().close(id);
+            self.packs().backend().remove(id).map_err(PackError::io_in(id))?;
+            swept.packs += 1;
+            swept.bytes += len;
+        }
+        self.forget_condemned(&ids)?;
+        self.forget_damaged(&ids)
+    }
+}
+
+/// How many of these rows, which are in the order of their offsets, are read together.
+fn together(rows: &[Row]) -> usize {
+    let Some(first) = rows.first() else { return 0 };
+    let end = |row: &Row| row.offset + HEADER_LEN as u64 + u64::from(row.stored);
+    let joins = |pair: &[Row]| {
+        pair[1].offset.saturating_sub(end(&pair[0])) <= MAX_GAP
+            && end(&pair[1]) - first.offset <= RUN
+    };
+    1 + rows.windows(2).take_while(|pair| joins(pair)).count()
+}
+
+/// Where rows that are read together start, and how many bytes that is.
+fn span(rows: &[Row]) -> (u64, u64) {
+    let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return (0, 0) };
+    let end = last.offset + HEADER_LEN as u64 + u64::from(last.stored);
+    (first.offset, end - first.offset)
+}
+
+fn is_sound(row: &Row, record: &[u8]) -> bool {
+    RecordHeader::parse(record).is_some_and(|header| {
+        header.digest == row.digest
+            && header.kind == row.kind
+            && header.stored == row.stored
+            && header.expected_checksum(&record[HEADER_LEN..]) == header.checksum
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_read_together_up_to_a_gap_and_a_length() {
+        let row = |offset: u64, stored: u32| Row {
+            digest: crate::Digest::of(&offset.to_le_bytes()),
+            kind: Kind::Chunk,
+            pack: 0,
+            offset,
+            stored,
+            plain: stored,
+        };
+        let near = [row(0, 100), row(200, 100), row(100_000, 100)];
+        assert_eq!(together(&near), 2);
+        assert_eq!(span(&near[..2]), (0, 200 + 64 + 100));
+        let long = [row(0, 3 << 20), row((3 << 20) + 64, 3 << 20)];
+        assert_eq!(together(&long), 1);
+        assert_eq!(together(&[]), 0);
+    }
+}
