@@ -3,12 +3,12 @@
 use std::collections::{HashMap, HashSet};
 
 use super::Live;
-use crate::bytes::Durability;
 use crate::pack::{HEADER_LEN, PackId, ROW_LEN};
 use crate::packs::Standing;
 use crate::store::{Store, StoreError};
 
-/// Where packs are objects, commits of little leave small ones. So many of them become one.
+/// Packs that were sealed early, as each commit does where packs are objects, are small. So many of them
+/// become one.
 const SMALL_TOGETHER: usize = 8;
 /// A pack is small below this share of the size at which packs are sealed.
 const SMALL: u64 = 4;
@@ -104,22 +104,25 @@ impl Store {
             plan.condemn.join(used);
             chosen.insert(*id);
         }
-        if self.packs.backend().durability() == Durability::Sealed {
-            let small = self.log.target() / SMALL;
-            let small: Vec<_> = candidates
-                .iter()
-                .filter(|(id, used)| used.bytes < small && !chosen.contains(id))
-                .collect();
-            if small.len() >= SMALL_TOGETHER {
-                for (id, used) in small {
-                    plan.condemn.join(used);
-                    chosen.insert(*id);
-                }
+        let small = self.log.target() / SMALL;
+        let small: Vec<_> = candidates
+            .iter()
+            .filter(|(id, used)| used.bytes < small && !chosen.contains(id))
+            .collect();
+        if small.len() >= SMALL_TOGETHER {
+            for (id, used) in small {
+                plan.condemn.join(used);
+                chosen.insert(*id);
             }
         }
         plan.chosen = chosen.into_iter().collect();
         plan.chosen.sort_unstable();
         Ok(plan)
+    }
+
+    /// Seals the pack that grows, so that what nobody needs of it can be found out.
+    pub fn seal_open(&self) -> Result<(), StoreError> {
+        Ok(self.log.seal_current()?)
     }
 
     /// Does what was planned.
