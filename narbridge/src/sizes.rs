@@ -144,12 +144,7 @@ impl Short {
 struct Chunks(HashMap<Short, u32>);
 
 impl Chunks {
-    fn add(
-        &mut self,
-        store: &Store,
-        walk: &mut Walk<'_>,
-        tree: &Digest,
-    ) -> Result<(), CacheError> {
+    fn add(&mut self, store: &Store, walk: &mut Walk<'_>, tree: &Digest) -> Result<(), CacheError> {
         walk.tree(tree, |chunk| {
             let short = Short::of(chunk);
             if !self.0.contains_key(&short)

@@ -30,9 +30,7 @@ use nix_compat::store_path::{StoreDir, StorePathHash};
 
 pub use chunks::ChunkRecords;
 pub use copies::Copies;
-pub use deletion::{
-    Deleted, Deletion, DeletionError, DeletionPlan, DoomedPath, KeptPath, KeptWhy,
-};
+pub use deletion::{Deleted, Deletion, DeletionError, DeletionPlan, DoomedPath, KeptPath, KeptWhy};
 pub use files::{FileName, StoredFile};
 pub use keys::CacheKey;
 pub use listing::Listing;
@@ -217,7 +215,10 @@ impl Cache {
         format!("StoreDir: {}\nWantMassQuery: 1\nPriority: {}\n", self.store_dir, self.priority)
     }
 
-    pub(crate) fn path_record(&self, hash: StorePathHash) -> Result<Option<(u64, PathRecord)>, CacheError> {
+    pub(crate) fn path_record(
+        &self,
+        hash: StorePathHash,
+    ) -> Result<Option<(u64, PathRecord)>, CacheError> {
         let fact = self.store.fact(&crate::records::path_key(self.number, hash))?;
         let Some(fact) = fact else { return Ok(None) };
         let record = crate::records::decode(&format!("path {hash}"), &fact.value)?;

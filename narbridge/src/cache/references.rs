@@ -162,7 +162,8 @@ impl References {
     ) -> Vec<StorePathHash> {
         let Some(number) = self.numbers.get(&path) else { return Vec::new() };
         let found = next(&self.nodes[*number as usize]).iter();
-        let found = found.filter(|other| *other != number).map(|other| &self.nodes[*other as usize]);
+        let found =
+            found.filter(|other| *other != number).map(|other| &self.nodes[*other as usize]);
         found.filter(|node| node.sequence.is_some()).map(|node| node.hash).collect()
     }
 

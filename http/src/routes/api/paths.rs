@@ -6,9 +6,7 @@ use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use granary_api::cache::MAX_LISTED;
 use granary_api::paths::{KeptPath, MAX_DELETED, PathEntry, PathSizes};
-use granary_api::{
-    DeletePaths, DeletedPaths, DetailedPathList, PathInfo, PathList, Permission,
-};
+use granary_api::{DeletePaths, DeletedPaths, DetailedPathList, PathInfo, PathList, Permission};
 use narbridge::cache::{Deletion, DoomedPath, KeptWhy, ListedPath};
 use narbridge::{Cache, Storehouse, cache};
 use nix_compat::store_path::StorePathHash;
@@ -136,12 +134,14 @@ async fn delete_from(
     let DeletePaths { referrers, closure, dry_run, sizes, .. } = wanted;
     let deletion = Deletion { paths: paths.collect::<Result<_, _>>()?, referrers, closure };
     let weighs = dry_run || sizes;
-    let turn = if weighs { Some(call.app.turns.weighing().await?) } else { None };
-    let house = call.app.house.clone();
     let by = call.caller.subject().unwrap_or_default().to_owned();
+    // Without sizes it is still the whole cache that is looked at.
+    let turn = call.app.turns.take(&by).await?;
+    let weighing = if weighs { Some(call.app.turns.weighing().await?) } else { None };
+    let house = call.app.house.clone();
     let deleted = blocking(move || {
+        let _turns = (turn, weighing);
         let deleted = run(&house, &cache, &deletion, weighs, dry_run)?;
-        drop(turn);
         if !dry_run {
             let (cache, paths) = (cache.name().as_str(), deleted.paths.len());
             tracing::info!(by, cache, paths, "deleted paths");
