@@ -12,6 +12,7 @@ use super::{Cache, CacheError};
 use crate::records::RecordError;
 
 /// The paths of a cache, by number, and which refers to which.
+#[derive(Default)]
 pub struct References {
     numbers: HashMap<StorePathHash, u32>,
     nodes: Vec<Node>,
@@ -47,30 +48,12 @@ impl Span {
 impl Cache {
     /// Which path refers to which. Reads what the cache says of every path.
     pub fn references(&self) -> Result<References, CacheError> {
-        let mut graph = References {
-            numbers: HashMap::new(),
-            nodes: Vec::new(),
-            to: Vec::new(),
-            from: Vec::new(),
-        };
+        let mut references = References::default();
         self.each_path(|hash, sequence, record| {
-            let number = graph.number(hash)?;
-            let start = too_many(graph.to.len())?;
-            for reference in &record.references {
-                let wrong = |why: &str| RecordError::new(&record.name, why);
-                let hash = reference.get(..StorePathHash::TEXT_LEN);
-                let hash = hash.ok_or_else(|| wrong("a reference is not a store path"))?;
-                let to = hash.parse().map_err(|_| wrong("a reference is not a store path"))?;
-                let to = graph.number(to)?;
-                graph.to.push(to);
-            }
-            let length = too_many(graph.to.len())? - start;
-            let node = &mut graph.nodes[number as usize];
-            (node.sequence, node.to) = (Some(sequence), Span { start, length });
-            Ok(())
+            Ok(references.add(hash, sequence, &record.references)?)
         })?;
-        graph.turn_round();
-        Ok(graph)
+        references.turn_round();
+        Ok(references)
     }
 }
 
@@ -80,6 +63,29 @@ fn too_many(count: usize) -> Result<u32, RecordError> {
 }
 
 impl References {
+    /// Adds a path, with the sequence number of its fact and the base names of what it refers to.
+    /// Each path is added once.
+    pub(super) fn add(
+        &mut self,
+        path: StorePathHash,
+        sequence: u64,
+        names: &[String],
+    ) -> Result<(), RecordError> {
+        let number = self.number(path)?;
+        let start = too_many(self.to.len())?;
+        for name in names {
+            let to = name.get(..StorePathHash::TEXT_LEN).and_then(|hash| hash.parse().ok());
+            let what = || format!("path {path}");
+            let to = to.ok_or_else(|| RecordError::new(what(), "a reference is not a path"))?;
+            let to = self.number(to)?;
+            self.to.push(to);
+        }
+        let length = too_many(self.to.len())? - start;
+        let node = &mut self.nodes[number as usize];
+        (node.sequence, node.to) = (Some(sequence), Span { start, length });
+        Ok(())
+    }
+
     /// The number of a path, which is given one if it has none yet.
     fn number(&mut self, hash: StorePathHash) -> Result<u32, RecordError> {
         let next = too_many(self.nodes.len())?;
@@ -91,8 +97,8 @@ impl References {
         Ok(number)
     }
 
-    /// Makes the lists of referrers from those of references.
-    fn turn_round(&mut self) {
+    /// Makes the lists of referrers from those of references, once all paths are there.
+    pub(super) fn turn_round(&mut self) {
         for &to in &self.to {
             self.nodes[to as usize].from.length += 1;
         }

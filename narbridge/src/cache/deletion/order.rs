@@ -83,3 +83,55 @@ pub(super) fn waves(
     }
     waves
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(name: char) -> StorePathHash {
+        StorePathHash::from([name as u8; 20])
+    }
+
+    fn graph(paths: &[(char, &str)]) -> References {
+        let mut references = References::default();
+        for (path, to) in paths {
+            let names: Vec<String> = to.chars().map(|to| format!("{}-x", hash(to))).collect();
+            references.add(hash(*path), 1, &names).unwrap();
+        }
+        references.turn_round();
+        references
+    }
+
+    fn set(paths: &str) -> HashSet<StorePathHash> {
+        paths.chars().map(hash).collect()
+    }
+
+    #[test]
+    fn what_a_pin_keeps_of_a_closure_stays_with_all_it_refers_to() {
+        let references = graph(&[('a', "bc"), ('b', "d"), ('c', "d"), ('d', "e"), ('e', "")]);
+        let pinned = HashMap::from([(hash('d'), "release".to_owned())]);
+        let spared = spared(&references, &set("a"), &set("abcde"), &pinned);
+        let expected = HashMap::from([
+            (hash('d'), Spared::Pinned("release".to_owned())),
+            (hash('e'), Spared::Referred(hash('d'))),
+        ]);
+        assert_eq!(spared, expected);
+    }
+
+    #[test]
+    fn every_path_is_in_a_wave_behind_those_that_refer_to_it() {
+        let references = graph(&[
+            ('a', "abd"),
+            ('b', "c"),
+            ('c', "d"),
+            ('d', ""),
+            ('x', "y"),
+            ('y', "xz"),
+            ('z', ""),
+        ]);
+        let waves = waves(&references, &set("abcdxyz"));
+        let waves: Vec<HashSet<StorePathHash>> =
+            waves.into_iter().map(|wave| wave.into_iter().collect()).collect();
+        assert_eq!(waves, [set("a"), set("b"), set("c"), set("d"), set("xyz")]);
+    }
+}
