@@ -246,7 +246,7 @@ fn removing_a_fact_takes_the_state_it_was_read_in() {
     let paths = [read('b'), read('a'), (hash('y'), 1)];
     assert_eq!(cache.remove_paths(&paths).unwrap(), [false, true, false]);
     assert_eq!(there(&cache), "b");
-    assert_eq!(cache.remove_paths(&[]).unwrap(), []);
+    assert!(cache.remove_paths(&[]).unwrap().is_empty());
 }
 
 #[test]

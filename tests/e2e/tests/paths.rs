@@ -102,8 +102,7 @@ fn what_a_path_is_and_what_it_takes_can_be_asked() {
     let url = format!("{}/elsewhere", server.origin());
     let elsewhere = Http::with_token(&url, server.token());
     home.granary_ok(&["cache", "create", "elsewhere"]);
-    let twin = Upload { hash_part: more.hash_part(), ..library.clone() };
-    let mut twin = twin;
+    let mut twin = Upload { hash_part: more.hash_part(), ..library.clone() };
     twin.info.store_path = format!("/nix/store/{}", base_name(&twin));
     put(&elsewhere, &twin);
     let sizes = |upload: &Upload| {
@@ -132,8 +131,6 @@ fn what_is_deleted_is_gone_for_good_and_takes_nothing_along() {
     let refused = world.home.granary_refused(&["path", "delete", "default", &library, "--yes"]);
     let needed = format!("is needed by {}: ", base_name(&world.app));
     assert!(refused.contains(&needed), "{refused}");
-    let refused = world.home.granary_refused(&["path", "delete", "default", &app]);
-    assert!(refused.contains("say --yes"), "{refused}");
 
     let plan = ["path", "delete", "default", &app, "--closure", "--dry-run"];
     let planned = world.home.granary_json(&plan);
@@ -184,7 +181,7 @@ fn the_api_says_what_it_refuses() {
         ("GET", "paths/delete".to_owned(), "", 405, "MethodNotAllowed"),
         ("POST", "paths/delete".to_owned(), r#"{"hashes": ["x"]}"#, 400, "BadRequest"),
         ("POST", "paths/delete".to_owned(), r#"{"hash": []}"#, 400, "BadRequest"),
-        ("POST", "paths/delete".to_owned(), &many, 400, "BadRequest"),
+        ("POST", "paths/delete".to_owned(), &many[..], 400, "BadRequest"),
     ];
     for (method, path, body, status, error) in cases {
         let answer = world.owner(method, &format!("default/{path}"), body);
