@@ -10,6 +10,7 @@
 //!                                                PUT    CreateCache    -> CacheInfo
 //!                                                PATCH  ConfigureCache -> CacheInfo
 //!                                                DELETE                undone by restore until GC
+//!                                                DELETE ?dry_run=1     -> DestroyPlan
 //! /_granary/v1/caches/<cache>/restore            POST   -> CacheInfo
 //! /_granary/v1/caches/<cache>/keys               GET    -> KeyList
 //!                                                POST   AddKey         -> KeyList
@@ -18,7 +19,12 @@
 //! /_granary/v1/caches/<cache>/chunks/missing     POST   digests        -> bitmap
 //! /_granary/v1/caches/<cache>/chunks             POST   records of packs
 //! /_granary/v1/caches/<cache>/paths              GET    -> PathList      ?after=<hash part>&limit=<n>
+//!                                                GET ?details=1 -> DetailedPathList
 //!                                                POST   PublishPath*   -> PathOutcome*
+//! /_granary/v1/caches/<cache>/paths/<hash part>  GET    -> PathInfo      ?sizes=1
+//!                                                DELETE -> DeletedPaths  ?referrers=1&closure=1
+//!                                                                        &dry_run=1&sizes=1
+//! /_granary/v1/caches/<cache>/paths/delete       POST   DeletePaths    -> DeletedPaths
 //! /_granary/v1/caches/<cache>/sync               POST   SyncPaths      -> SyncedPath*
 //! /_granary/v1/caches/<cache>/chunks/read        POST   digests        -> records of packs
 //! /_granary/v1/caches/<cache>/profiles           POST   PathProfile*
@@ -29,6 +35,7 @@
 pub mod cache;
 pub mod duration;
 pub mod error;
+pub mod paths;
 pub mod pattern;
 pub mod permission;
 pub mod push;
@@ -39,6 +46,7 @@ pub use cache::{
     AddKey, CacheInfo, CacheList, ConfigureCache, CreateCache, KeyInfo, KeyList, PathList,
 };
 pub use error::ErrorBody;
+pub use paths::{DeletePaths, DeletedPaths, DestroyPlan, DetailedPathList, PathInfo};
 pub use permission::Permission;
 pub use token::{IssuedToken, Revocations, Revoke, Whoami};
 

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use clap::Args;
 use granary_client::config::{CacheRef, ServerRef, Settings, Target};
@@ -10,6 +11,9 @@ use tokio::runtime::Runtime;
 
 use crate::failure::{Context, Failure};
 use crate::output::warn;
+
+/// How long a server may read its store before it says what paths take of it.
+const LONG_ANSWER: Duration = Duration::from_secs(3600);
 
 /// Which server.
 #[derive(Args, Default)]
@@ -45,6 +49,15 @@ impl RemoteArgs {
         let target = self.target_of(cache)?;
         let context = format!("cannot speak to {}", target.url);
         let options = ServerOptions { retry: RetryPolicy::stubborn(), ..ServerOptions::default() };
+        let server = Server::with_options(target.url, target.token, options);
+        Ok(server.context(|| context)?.cache(&cache.cache))
+    }
+
+    /// The same, for questions that take the server long.
+    pub fn cache_to_weigh(&self, cache: &CacheRef) -> Result<RemoteCache, Failure> {
+        let target = self.target_of(cache)?;
+        let context = format!("cannot speak to {}", target.url);
+        let options = ServerOptions { stall: LONG_ANSWER, ..ServerOptions::default() };
         let server = Server::with_options(target.url, target.token, options);
         Ok(server.context(|| context)?.cache(&cache.cache))
     }

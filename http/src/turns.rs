@@ -1,5 +1,6 @@
 //! Turns: how many uploads are taken in at a time, in all and of one subject, so that whoever holds
-//! their turns for long keeps nobody else out; and how many answers of `sync` are worked on.
+//! their turns for long keeps nobody else out; how many answers of `sync` are worked on,
+//! and how many of those for which the whole store is read.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,9 @@ const OF_ONE: usize = 8;
 /// those may take 96 MiB; the work is the processor's, so more would not be faster. A client that
 /// reads slowly keeps nobody waiting: only putting the next piece together is work.
 const SYNCS: usize = 4;
+/// Answers about what paths take of the store that are worked on at the same time; more wait. Each
+/// reads every tree of the store, and holds what it counts in memory.
+const WEIGHINGS: usize = 1;
 /// Who has waited that long is told to come again.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Subjects that are remembered before those without turns are forgotten.
@@ -28,6 +32,7 @@ pub(crate) struct Turns {
     all: Arc<Semaphore>,
     subjects: Mutex<HashMap<String, Arc<Semaphore>>>,
     syncs: Arc<Semaphore>,
+    weighings: Arc<Semaphore>,
 }
 
 /// A turn, for as long as it is held.
@@ -39,12 +44,25 @@ pub(crate) struct Turn {
 impl Turns {
     pub(crate) fn new() -> Self {
         let semaphore = |count| Arc::new(Semaphore::new(count));
-        Self { all: semaphore(IN_ALL), subjects: Mutex::default(), syncs: semaphore(SYNCS) }
+        Self {
+            all: semaphore(IN_ALL),
+            subjects: Mutex::default(),
+            syncs: semaphore(SYNCS),
+            weighings: semaphore(WEIGHINGS),
+        }
     }
 
     /// Waits until an answer of `sync` may be worked on.
     pub(crate) async fn sync(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         self.syncs.clone().acquire_owned().await.map_err(|_| ApiError::Internal)
+    }
+
+    /// Waits until it may be found out what paths take of the store.
+    pub(crate) async fn weighing(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        match tokio::time::timeout(PATIENCE, self.weighings.clone().acquire_owned()).await {
+            Ok(turn) => turn.map_err(|_| ApiError::Internal),
+            Err(_) => Err(ApiError::Busy),
+        }
     }
 
     /// Waits for a turn.

@@ -12,6 +12,7 @@ pub mod nar;
 pub mod records;
 pub mod revocations;
 pub mod secrets;
+pub mod sizes;
 pub mod storehouse;
 
 pub use nar_compression as compression;

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use granary_api::cache::{
     AddKey, CacheInfo, CacheList, ConfigureCache, CreateCache, KeyList, MAX_LISTED, PathList,
 };
+use granary_api::paths::{DeletePaths, DeletedPaths, DestroyPlan, DetailedPathList, PathInfo};
 use granary_api::push::{MAX_BODY, Missing, MissingPaths};
 use granary_api::{IssuedToken, PREFIX, Revocations, Revoke, Whoami};
 use reqwest::Method;
@@ -141,6 +142,11 @@ impl RemoteCache {
         self.server.call(Method::DELETE, &self.path(""), None, Twice::Differs).await.map(drop)
     }
 
+    /// What would go with it.
+    pub async fn destroy_plan(&self) -> Result<DestroyPlan, Error> {
+        self.change(Method::DELETE, "?dry_run=1", None, Twice::Same).await
+    }
+
     /// Undoes [`RemoteCache::destroy`].
     pub async fn restore(&self) -> Result<CacheInfo, Error> {
         self.change(Method::POST, "/restore", None, Twice::Differs).await
@@ -189,6 +195,26 @@ impl RemoteCache {
     pub async fn paths(&self, after: Option<&str>) -> Result<PathList, Error> {
         let after = after.map(|after| format!("&after={after}")).unwrap_or_default();
         self.server.get(&self.path(&format!("/paths?limit={MAX_LISTED}{after}"))).await
+    }
+
+    /// The same with what is said of each in a line.
+    pub async fn detailed_paths(&self, after: Option<&str>) -> Result<DetailedPathList, Error> {
+        let after = after.map(|after| format!("&after={after}")).unwrap_or_default();
+        let below = format!("/paths?details=1&limit={MAX_LISTED}{after}");
+        self.server.get(&self.path(&below)).await
+    }
+
+    /// What it says of the path with that hash part, and if wanted what that takes of the store.
+    pub async fn path_info(&self, hash: &str, sizes: bool) -> Result<PathInfo, Error> {
+        let query = if sizes { "?sizes=1" } else { "" };
+        self.server.get(&self.path(&format!("/paths/{}{query}", escape(hash)))).await
+    }
+
+    /// Deletes paths, or says what would go.
+    pub async fn delete_paths(&self, paths: &DeletePaths) -> Result<DeletedPaths, Error> {
+        let body = self.server.encode(paths)?;
+        let twice = if paths.dry_run { Twice::Same } else { Twice::Differs };
+        self.change(Method::POST, "/paths/delete", Some(body), twice).await
     }
 
     /// One of the files that Nix reads, such as `nix-cache-info`, or that Nix writes.

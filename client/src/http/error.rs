@@ -14,6 +14,8 @@ type Cause = Box<dyn StdError + Send + Sync>;
 
 /// How much of a foreign server's answer is shown.
 const SHOWN: usize = 200;
+/// How much of what a Granary server says is shown: it may name ten store paths.
+const SAID: usize = 4000;
 
 /// A request that failed.
 #[derive(Debug, thiserror::Error)]
@@ -168,15 +170,15 @@ impl Error {
         let words: Option<ErrorBody> = serde_json::from_slice(body).ok();
         let said = words.is_some();
         let (kind, message) = match words {
-            Some(words) => (words.error, clean(&words.message)),
-            None => (String::new(), clean(&String::from_utf8_lossy(body))),
+            Some(words) => (words.error, clean(&words.message, SAID)),
+            None => (String::new(), clean(&String::from_utf8_lossy(body), SHOWN)),
         };
         let message = if message.is_empty() { status.to_string() } else { message };
         match code {
             300..=399 => {
                 let to = headers.get(LOCATION).and_then(|to| to.to_str().ok());
                 let why = match to {
-                    Some(to) => format!("it redirects to {}", clean(to)),
+                    Some(to) => format!("it redirects to {}", clean(to, SHOWN)),
                     None => status.to_string(),
                 };
                 Self::NotGranary { server, why }
@@ -198,10 +200,11 @@ impl Error {
     }
 }
 
-/// One line of a text from outside, without what could play tricks on a terminal.
-fn clean(text: &str) -> String {
+/// One line of a text from outside, `limit` characters at most, without what could play tricks on a
+/// terminal.
+fn clean(text: &str, limit: usize) -> String {
     let line = text.trim().lines().next().unwrap_or_default();
-    line.chars().filter(|c| !c.is_control()).take(SHOWN).collect()
+    line.chars().filter(|c| !c.is_control()).take(limit).collect()
 }
 
 /// Whether TLS is what failed.

@@ -2,6 +2,7 @@
 
 mod chunks;
 mod copies;
+mod deletion;
 mod files;
 mod keys;
 mod listing;
@@ -12,6 +13,8 @@ mod paths;
 mod profiles;
 mod publish;
 mod push;
+mod references;
+mod removal;
 mod rendered;
 mod settings;
 mod sync;
@@ -27,14 +30,17 @@ use nix_compat::store_path::{StoreDir, StorePathHash};
 
 pub use chunks::ChunkRecords;
 pub use copies::Copies;
+pub use deletion::{Deleted, Deletion, DeletionError, DeletionPlan, DoomedPath, KeptPath, KeptWhy};
 pub use files::{FileName, StoredFile};
 pub use keys::CacheKey;
 pub use listing::Listing;
 pub use name::{CacheName, InvalidCacheName};
 pub use nars::{NarFile, NarName, NarUploadError, UploadedNar};
+pub use paths::{ListedPath, PathInfo};
 pub use profiles::{InvalidProfile, Profile};
 pub use publish::PublishError;
 pub use push::{PushError, PushOutcome, PushedPath, Pusher, Verified};
+pub use references::References;
 pub use rendered::SentNarinfo;
 pub use settings::{CacheChanges, CacheSettings, SettingError, UpstreamKey};
 pub use sync::{InvalidQuestion, Synced};
@@ -209,7 +215,10 @@ impl Cache {
         format!("StoreDir: {}\nWantMassQuery: 1\nPriority: {}\n", self.store_dir, self.priority)
     }
 
-    fn path_record(&self, hash: StorePathHash) -> Result<Option<(u64, PathRecord)>, CacheError> {
+    pub(crate) fn path_record(
+        &self,
+        hash: StorePathHash,
+    ) -> Result<Option<(u64, PathRecord)>, CacheError> {
         let fact = self.store.fact(&crate::records::path_key(self.number, hash))?;
         let Some(fact) = fact else { return Ok(None) };
         let record = crate::records::decode(&format!("path {hash}"), &fact.value)?;

@@ -91,6 +91,8 @@ const TABLE: &[Row] = &[
     ("PATCH",  "{api}/caches/{cache}",            r#"{"retention":"default","public":true}"#,
                                                       Finds::Cache, Both("configure", "configure-retention"), Both("configure", "configure-retention"), 200),
     ("PATCH",  "{api}/caches/{cache}",            r#"{"priority":30}"#, Finds::Destroyed, Having("configure"), Having("configure"), 404),
+    ("DELETE", "{api}/caches/{cache}?dry_run=1",  "", Finds::Path, Having("destroy"), Having("destroy"), 200),
+    ("DELETE", "{api}/caches/{cache}?dry_run=1",  "", Finds::Nothing, Having("destroy"), Having("destroy"), 404),
     ("DELETE", "{api}/caches/{cache}",            "", Finds::Cache, Having("destroy"), Having("destroy"), 204),
     ("DELETE", "{api}/caches/{cache}",            "", Finds::Nothing, Having("destroy"), Having("destroy"), 404),
     ("POST",   "{api}/caches/{cache}/restore",    "", Finds::Destroyed, Having("destroy"), Having("destroy"), 200),
@@ -108,6 +110,21 @@ const TABLE: &[Row] = &[
     ("GET",    "{api}/caches/{cache}/paths?limit=0", "", Finds::Path, Everybody, Having("pull"), 400),
     ("GET",    "{api}/caches/{cache}/paths",      "", Finds::Nothing, Having("pull"), Having("pull"), 404),
     ("GET",    "{api}/caches/{cache}/paths",      "", Finds::Destroyed, Having("pull"), Having("pull"), 404),
+    ("GET",    "{api}/caches/{cache}/paths?details=1", "", Finds::Path, Everybody, Having("pull"), 200),
+    ("GET",    "{api}/caches/{cache}/paths/{hash}", "", Finds::Path, Everybody, Having("pull"), 200),
+    ("HEAD",   "{api}/caches/{cache}/paths/{hash}", "", Finds::Path, Everybody, Having("pull"), 200),
+    ("GET",    "{api}/caches/{cache}/paths/{none}", "", Finds::Path, Everybody, Having("pull"), 404),
+    ("GET",    "{api}/caches/{cache}/paths/{hash}?sizes=1", "", Finds::Path, Having("pull"), Having("pull"), 200),
+    ("GET",    "{api}/caches/{cache}/paths/{hash}", "", Finds::Nothing, Having("pull"), Having("pull"), 404),
+    ("GET",    "{api}/caches/{cache}/paths/{hash}", "", Finds::Destroyed, Having("pull"), Having("pull"), 404),
+    ("DELETE", "{api}/caches/{cache}/paths/{hash}?dry_run=1", "", Finds::Path, Having("delete"), Having("delete"), 200),
+    ("DELETE", "{api}/caches/{cache}/paths/{none}", "", Finds::Path, Having("delete"), Having("delete"), 404),
+    ("DELETE", "{api}/caches/{cache}/paths/{hash}", "", Finds::Nothing, Having("delete"), Having("delete"), 404),
+    ("DELETE", "{api}/caches/{cache}/paths/{hash}", "", Finds::Destroyed, Having("delete"), Having("delete"), 404),
+    ("POST",   "{api}/caches/{cache}/paths/delete", r#"{"hashes":[]}"#, Finds::Path, Having("delete"), Having("delete"), 200),
+    ("POST",   "{api}/caches/{cache}/paths/delete", r#"{"hashes":["x"]}"#, Finds::Cache, Having("delete"), Having("delete"), 400),
+    ("POST",   "{api}/caches/{cache}/paths/delete", r#"{"hashes":[]}"#, Finds::Nothing, Having("delete"), Having("delete"), 404),
+    ("POST",   "{api}/caches/{cache}/paths/delete", r#"{"hashes":[]}"#, Finds::Destroyed, Having("delete"), Having("delete"), 404),
     ("POST",   "{api}/caches/{cache}/missing",    r#"{"hashes":[]}"#, Finds::Path, Having("push"), Having("push"), 200),
     ("POST",   "{api}/caches/{cache}/missing",    r#"{"hashes":[]}"#, Finds::Nothing, Having("push"), Having("push"), 404),
     ("POST",   "{api}/caches/{cache}/chunks/missing", "", Finds::Path, Having("push"), Having("push"), 200),
@@ -350,9 +367,11 @@ fn the_unauthorised_cannot_tell_what_there_is() {
         nix.into_iter().chain(["{nar}", "nar/{hash}.nar", "log/{hash}-e2e.drv", "x", "a/b", ""]);
     let nix: Vec<String> = nix.map(|path| format!("/{{cache}}/{path}")).collect();
     let api = "/keys /keys/k /missing /chunks/missing /chunks /paths /restore /sync /chunks/read \
-               /profiles";
+               /profiles /paths/delete";
     let api = [""].into_iter().chain(api.split(' '));
     let api: Vec<String> = api.map(|path| format!("{{api}}/caches/{{cache}}{path}")).collect();
+    let paths = ["{hash}", "{none}", "{hash}?sizes=1", "x"];
+    let paths = paths.map(|path| format!("{{api}}/caches/{{cache}}/paths/{path}"));
     let attic = ["{attic}/cache-config/{cache}", "/{cache}/attic-cache-info"].map(str::to_owned);
     // All caches and paths of a group are answered alike.
     let groups: Vec<(&str, Vec<String>)> = ["GET", "HEAD", "PUT"]
@@ -362,6 +381,7 @@ fn the_unauthorised_cannot_tell_what_there_is() {
         .chain(["GET", "HEAD"].map(|method| (method, api[..2].to_vec())))
         .chain(["GET", "HEAD"].map(|method| (method, api[6..7].to_vec())))
         .chain([("DELETE", api[2..3].to_vec())])
+        .chain(["GET", "HEAD", "DELETE"].map(|method| (method, paths.to_vec())))
         .chain([("POST", [&api[1..2], &api[3..]].concat())])
         .chain(["GET", "HEAD"].map(|method| (method, attic.to_vec())))
         .chain(["POST", "PATCH", "DELETE"].map(|method| (method, attic[..1].to_vec())))

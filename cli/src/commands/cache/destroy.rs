@@ -1,11 +1,13 @@
 //! `granary cache destroy|restore`
 
 use clap::Args;
+use indicatif::HumanBytes;
 
 use super::CacheArgs;
 use super::show::describe;
+use crate::commands::path::counted;
 use crate::failure::{Context, Failure};
-use crate::output::{note, print};
+use crate::output::{note, print, print_json};
 use crate::prompt::ask;
 use crate::remote::block_on;
 
@@ -17,6 +19,12 @@ pub struct Destroy {
     /// Do not ask
     #[arg(long)]
     yes: bool,
+    /// Say what would go, and destroy nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// With --dry-run: write JSON
+    #[arg(long, requires = "dry_run")]
+    json: bool,
 }
 
 /// Options of `granary cache restore`.
@@ -29,6 +37,9 @@ pub struct Restore {
 impl Destroy {
     /// Runs the command.
     pub fn run(self) -> Result<(), Failure> {
+        if self.dry_run {
+            return self.say();
+        }
         let cache = self.cache.open()?;
         let name = cache.name();
         if !self.yes {
@@ -47,6 +58,23 @@ impl Destroy {
             "destroyed {name}; until garbage collection, granary cache restore {name} brings it back"
         ));
         Ok(())
+    }
+
+    fn say(&self) -> Result<(), Failure> {
+        let cache = self.cache.open_to_weigh()?;
+        let plan = block_on(cache.destroy_plan())?;
+        let plan = plan.context(|| format!("cannot look into {}", cache.name()))?;
+        if self.json {
+            return print_json(&plan);
+        }
+        let pins = match plan.pins {
+            None | Some(0) => String::new(),
+            Some(1) => " and a pin".to_owned(),
+            Some(pins) => format!(" and {pins} pins"),
+        };
+        let what = format!("{}{pins}, {} of NARs", counted(plan.paths), HumanBytes(plan.nar_size));
+        let freed = HumanBytes(plan.freed);
+        print(&format!("would destroy {}: {what}; would free {freed}", cache.name()))
     }
 }
 

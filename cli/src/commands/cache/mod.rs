@@ -62,4 +62,9 @@ impl CacheArgs {
     pub fn open(&self) -> Result<RemoteCache, Failure> {
         self.remote.cache(&self.cache)
     }
+
+    /// The same, for questions that take the server long.
+    pub fn open_to_weigh(&self) -> Result<RemoteCache, Failure> {
+        self.remote.cache_to_weigh(&self.cache)
+    }
 }

@@ -3,8 +3,9 @@
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use granary_api::cache::Retention;
-use granary_api::{CacheInfo, CacheList, ConfigureCache, CreateCache, Permission};
+use granary_api::{CacheInfo, CacheList, ConfigureCache, CreateCache, DestroyPlan, Permission};
 use narbridge::cache::{CacheChanges, CacheSettings, SettingError, UpstreamKey};
+use narbridge::sizes::CacheContents;
 use narbridge::{Cache, CacheName};
 use nix_compat::store_path::StoreDir;
 
@@ -99,10 +100,28 @@ async fn configure(call: Call, name: &str) -> Result<Response, ApiError> {
 
 async fn destroy(call: Call, name: &str) -> Result<Response, ApiError> {
     call.caller.require(Permission::Destroy, name)?;
+    if call.flag("dry_run") {
+        return destroy_plan(call, name).await;
+    }
     let name = known_name(name)?;
     let house = call.app.house.clone();
     blocking(move || house.destroy_cache(&name)).await?;
     Ok(reply::done(StatusCode::NO_CONTENT))
+}
+
+/// What would go with the cache.
+async fn destroy_plan(call: Call, name: &str) -> Result<Response, ApiError> {
+    let cache = admit(&call.app, &call.caller, name, Right::To(Permission::Destroy))?;
+    let turn = call.app.turns.weighing().await?;
+    let house = call.app.house.clone();
+    let contents = blocking(move || {
+        let _turn = turn;
+        house.contents(&cache)
+    })
+    .await?;
+    let CacheContents { paths, nar_size, own } = contents;
+    let plan = DestroyPlan { paths, pins: None, nar_size, freed: own };
+    Ok(reply::json(StatusCode::OK, &plan))
 }
 
 /// Undoes a destruction.

@@ -38,6 +38,11 @@ impl Call {
         let mut pairs = self.uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
         pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
     }
+
+    /// Whether the query says `<name>=1`.
+    fn flag(&self, name: &str) -> bool {
+        self.query(name) == Some("1")
+    }
 }
 
 /// Answers a request below [`granary_api::PREFIX`].
@@ -64,6 +69,8 @@ async fn route(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
         ["caches", cache, "sync"] => return sync::sync(call, cache).await,
         ["caches", cache, "chunks", "read"] => return sync::chunks(call, cache).await,
         ["caches", cache, "profiles"] => return sync::profiles(call, cache).await,
+        ["caches", cache, "paths", "delete"] => return paths::delete(call, cache).await,
+        ["caches", cache, "paths", path] => return paths::one(call, cache, path).await,
         _ => {}
     }
     // Pushing is for pushers, whatever else may be wrong with a request.
