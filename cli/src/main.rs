@@ -71,6 +71,9 @@ enum Command {
     /// Make, list, change and destroy caches
     #[command(subcommand)]
     Cache(commands::cache::Cache),
+    /// Keep paths from garbage collection, by name
+    #[command(subcommand)]
+    Pin(commands::pin::Pin),
     /// Let this machine's Nix get paths from a cache: nix.conf, and netrc for a private one
     Use(commands::use_cache::UseCache),
     /// Undo use
@@ -134,6 +137,7 @@ fn main() -> ExitCode {
             Err(failure) => Err(failure),
         },
         Command::Cache(cache) => cache.run(),
+        Command::Pin(pin) => pin.run(),
         Command::Use(use_cache) => use_cache.run(),
         Command::Unuse(unuse) => unuse.run(),
         Command::Doctor(doctor) => doctor.run(),

@@ -13,6 +13,7 @@ pub mod migrate;
 pub mod mount;
 pub mod nar;
 pub mod overlay;
+pub mod pin;
 pub mod push;
 pub mod queue;
 pub mod serve;
