@@ -15,6 +15,11 @@
 //! /_granary/v1/caches/<cache>/keys               GET    -> KeyList
 //!                                                POST   AddKey         -> KeyList
 //! /_granary/v1/caches/<cache>/keys/<name>        DELETE -> KeyList     ?after=<seconds>
+//! /_granary/v1/caches/<cache>/pins               GET    -> PinList
+//! /_granary/v1/caches/<cache>/pins/<name>        GET    -> PinInfo
+//!                                                PUT    AddPin         -> PinInfo
+//!                                                DELETE
+//! /_granary/v1/caches/<cache>/pins/<name>/verify POST   -> PinReport
 //! /_granary/v1/caches/<cache>/missing            POST   MissingPaths   -> Missing
 //! /_granary/v1/caches/<cache>/chunks/missing     POST   digests        -> bitmap
 //! /_granary/v1/caches/<cache>/chunks             POST   records of packs
@@ -38,6 +43,7 @@ pub mod error;
 pub mod paths;
 pub mod pattern;
 pub mod permission;
+pub mod pin;
 pub mod push;
 pub mod sync;
 pub mod token;
@@ -48,6 +54,7 @@ pub use cache::{
 pub use error::ErrorBody;
 pub use paths::{DeletePaths, DeletedPaths, DestroyPlan, DetailedPathList, PathInfo};
 pub use permission::Permission;
+pub use pin::{AddPin, PinInfo, PinList, PinReport, PinRevision};
 pub use token::{IssuedToken, Revocations, Revoke, Whoami};
 
 /// Where the API lies below a server's address.

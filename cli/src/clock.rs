@@ -2,11 +2,16 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::time::{span, utc};
+use crate::time::{parse_moment, span, utc};
 
 /// This machine's time, in seconds since 1970.
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Reads a moment: see [`parse_moment`].
+pub fn moment(text: &str) -> Result<u64, String> {
+    parse_moment(text, now())
 }
 
 /// `2026-01-02 03:04:05 UTC, in 3 days`, or `…, 3 days ago`

@@ -74,6 +74,9 @@ enum Command {
     /// List, look into and delete the paths of a cache
     #[command(subcommand)]
     Path(commands::path::PathCommand),
+    /// Keep paths from garbage collection, by name
+    #[command(subcommand)]
+    Pin(commands::pin::Pin),
     /// Let this machine's Nix get paths from a cache: nix.conf, and netrc for a private one
     Use(commands::use_cache::UseCache),
     /// Undo use
@@ -138,6 +141,7 @@ fn main() -> ExitCode {
         },
         Command::Cache(cache) => cache.run(),
         Command::Path(path) => path.run(),
+        Command::Pin(pin) => pin.run(),
         Command::Use(use_cache) => use_cache.run(),
         Command::Unuse(unuse) => unuse.run(),
         Command::Doctor(doctor) => doctor.run(),

@@ -190,7 +190,7 @@ impl LocalStore {
     /// The closure, with what the paths were built from.
     pub fn closure_with(&self, paths: &[StorePath], along: Along) -> Result<Vec<PathInfo>, Error> {
         self.with(|source| {
-            let roots = along::roots(source, paths, along)?;
+            let roots = along::roots(source, paths, along, self.store_dir())?;
             closure::closure(source, &roots, self.store_dir())
         })
     }

@@ -256,6 +256,23 @@ fn what_paths_were_built_from_goes_along() {
     assert!(names(&sources).is_superset(&all));
     assert!(names(&sources).contains(&fetched));
     assert!(!names(&local.closure_with(roots, Along::Derivers).unwrap()).contains(&fetched));
+    // What is valid of all that these derivations make, as `nix-store -qR --include-outputs` says.
+    for (derivation, gone) in [(&top_drv, false), (input, true)] {
+        let path = format!("/nix/store/{}-made", if gone { "1" } else { "2" }.repeat(32));
+        let valid = format!(
+            "insert into ValidPaths (path, hash, registrationTime, narSize) values \
+                 ('{path}', 'sha256:{:064}', 0, 120);",
+            0
+        );
+        store.sql(&format!(
+            "{} insert into DerivationOutputs select id, 'made', '{path}' from ValidPaths \
+                 where path = '/nix/store/{derivation}';",
+            if gone { "" } else { &valid }
+        ));
+        let made = StorePath::from_absolute(&path, local.store_dir()).unwrap();
+        let sources = local.closure_with(roots, Along::Sources).unwrap();
+        assert_eq!(names(&sources).contains(&made), !gone, "{path}");
+    }
 
     let daemon = Daemon::start(&versions()[2], &store);
     let through = open(&daemon.spec());

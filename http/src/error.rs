@@ -13,7 +13,7 @@ use castore::tree::BuildError;
 use castore::{Cause, IntakeError, StoreError, UploadError};
 use granary_api::ErrorBody;
 use granary_api::error::with_causes;
-use narbridge::cache::{DeletionError, NarUploadError, PublishError, PublishNarError};
+use narbridge::cache::{DeletionError, NarUploadError, PinError, PublishError, PublishNarError};
 use narbridge::ingest::IngestError;
 use narbridge::nar::NarError;
 use narbridge::{CacheError, StorehouseError};
@@ -30,8 +30,8 @@ pub(crate) enum ApiError {
     NoSuchCache(String),
     /// There is nothing by that name in the cache.
     NoSuchKey(String),
-    /// The cache does not have the path.
-    NoSuchPath(String),
+    /// There is nothing of that kind by that name in the cache. The kind of error, and the text.
+    NoSuch(&'static str, String),
     /// The request does not fit what is there. What kind of thing that is, and the reason.
     Conflict(&'static str, String),
     /// Something is here, but not that way.
@@ -90,7 +90,7 @@ impl ApiError {
                 (S::NOT_FOUND, "NoSuchCache", format!("there is no cache called {name}"))
             }
             Self::NoSuchKey(text) => (S::NOT_FOUND, "NoSuchKey", text),
-            Self::NoSuchPath(text) => (S::NOT_FOUND, "NoSuchPath", text),
+            Self::NoSuch(kind, text) => (S::NOT_FOUND, kind, text),
             Self::Method(allowed) => {
                 (S::METHOD_NOT_ALLOWED, "MethodNotAllowed", format!("here one can {allowed}"))
             }
@@ -234,10 +234,20 @@ impl From<DeletionError> for ApiError {
         let text = error.to_string();
         match error {
             DeletionError::Cache(error) => error.into(),
-            DeletionError::NotHere { .. } => Self::NoSuchPath(text),
+            DeletionError::NotHere { .. } => Self::NoSuch("NoSuchPath", text),
             DeletionError::Referred { .. } => Self::Conflict("PathReferred", text),
             DeletionError::Pinned { .. } => Self::Conflict("PathPinned", text),
             error => Self::ours(&error),
+        }
+    }
+}
+
+impl From<PinError> for ApiError {
+    fn from(error: PinError) -> Self {
+        match error {
+            PinError::Cache(error) => error.into(),
+            PinError::NoSuchPath { .. } => Self::NoSuch("NoSuchPath", error.to_string()),
+            error => Self::BadRequest(error.to_string()),
         }
     }
 }

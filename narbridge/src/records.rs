@@ -6,6 +6,7 @@
 //! path/<cache><hash part>             PathRecord
 //! nar/<cache><sha256>                 NarRecord    by NAR hash, and by the hash of an uploaded file
 //! file/<cache><path>                  FileRecord   logs, debuginfo, realisations
+//! pin/<cache><name>                   PinRecord
 //! revoked/id/<id of a token>          RevocationRecord
 //! revoked/sub/<subject of tokens>     RevocationRecord
 //! ```
@@ -154,6 +155,37 @@ pub struct FileRecord {
     pub content_encoding: String,
 }
 
+/// A named root that garbage collection keeps, with everything it needs.
+#[derive(Clone, PartialEq, Message)]
+pub struct PinRecord {
+    /// What the name stands for, and stood for before: newest first.
+    #[prost(message, repeated, tag = "1")]
+    pub revisions: Vec<PinRevisionRecord>,
+    /// How many revisions are kept; 0 counts as 1.
+    #[prost(uint32, tag = "2")]
+    pub keep: u32,
+}
+
+/// One revision of a pin.
+#[derive(Clone, PartialEq, Message)]
+pub struct PinRevisionRecord {
+    /// Base name of the store path.
+    #[prost(string, tag = "1")]
+    pub path: String,
+    /// Seconds since 1970.
+    #[prost(uint64, tag = "2")]
+    pub created: u64,
+    /// Subject of the token that pinned it; empty if unknown.
+    #[prost(string, tag = "3")]
+    pub created_by: String,
+    /// Whether what it was built from is kept, too.
+    #[prost(bool, tag = "4")]
+    pub with_sources: bool,
+    /// Until when it is kept, in seconds since 1970; absent for ever.
+    #[prost(uint64, optional, tag = "5")]
+    pub until: Option<u64>,
+}
+
 /// Tokens that are void.
 #[derive(Clone, PartialEq, Message)]
 pub struct RevocationRecord {
@@ -212,6 +244,14 @@ pub(crate) fn nar_prefix(cache: u32) -> Vec<u8> {
 
 pub(crate) fn file_prefix(cache: u32) -> Vec<u8> {
     [&b"file/"[..], &cache.to_be_bytes()].concat()
+}
+
+pub(crate) fn pin_prefix(cache: u32) -> Vec<u8> {
+    [&b"pin/"[..], &cache.to_be_bytes()].concat()
+}
+
+pub(crate) fn pin_key(cache: u32, name: &str) -> Vec<u8> {
+    [&b"pin/"[..], &cache.to_be_bytes(), name.as_bytes()].concat()
 }
 
 pub(crate) fn nar_key(cache: u32, hash: Sha256) -> Vec<u8> {

@@ -14,6 +14,7 @@
 //! | [`signature`] | named Ed25519 keys and signatures |
 //! | [`narinfo`] | the text record a binary cache keeps for each store path |
 //! | [`nar`] | the archive format: reader, writer, listing |
+//! | [`derivation`] | the outputs that a `.drv` file tells |
 //! | [`path_info`] | what a Nix store knows about one of its paths |
 //! | [`worker`] | the protocol of the Nix daemon's socket, as its client |
 //! | `database` | Nix's own database, with the feature of that name |
@@ -22,6 +23,7 @@
 
 #[cfg(feature = "database")]
 pub mod database;
+pub mod derivation;
 pub mod nar;
 pub mod narinfo;
 pub mod netrc;

@@ -14,6 +14,7 @@ pub mod mount;
 pub mod nar;
 pub mod overlay;
 pub mod path;
+pub mod pin;
 pub mod push;
 pub mod queue;
 pub mod serve;

@@ -6,7 +6,9 @@ use granary_api::cache::{
 };
 use granary_api::paths::{DeletePaths, DeletedPaths, DestroyPlan, DetailedPathList, PathInfo};
 use granary_api::push::{MAX_BODY, Missing, MissingPaths};
-use granary_api::{IssuedToken, PREFIX, Revocations, Revoke, Whoami};
+use granary_api::{
+    AddPin, IssuedToken, PREFIX, PinInfo, PinList, PinReport, Revocations, Revoke, Whoami,
+};
 use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -167,6 +169,35 @@ impl RemoteCache {
     pub async fn retire_key(&self, name: &str, after: u64) -> Result<KeyList, Error> {
         let below = format!("/keys/{}?after={after}", escape(name));
         self.change(Method::DELETE, &below, None, Twice::Same).await
+    }
+
+    /// Its pins.
+    pub async fn pins(&self) -> Result<PinList, Error> {
+        self.server.get(&self.path("/pins")).await
+    }
+
+    /// One of its pins.
+    pub async fn pin(&self, name: &str) -> Result<PinInfo, Error> {
+        self.server.get(&self.path(&format!("/pins/{}", escape(name)))).await
+    }
+
+    /// Pins a path under a name.
+    pub async fn add_pin(&self, name: &str, pin: &AddPin) -> Result<PinInfo, Error> {
+        let body = self.server.encode(pin)?;
+        let below = format!("/pins/{}", escape(name));
+        self.change(Method::PUT, &below, Some(body), Twice::Same).await
+    }
+
+    /// Takes a pin away with all its revisions.
+    pub async fn remove_pin(&self, name: &str) -> Result<(), Error> {
+        let path = self.path(&format!("/pins/{}", escape(name)));
+        self.server.call(Method::DELETE, &path, None, Twice::Differs).await.map(drop)
+    }
+
+    /// Looks whether what a pin keeps is all there.
+    pub async fn verify_pin(&self, name: &str) -> Result<PinReport, Error> {
+        let below = format!("/pins/{}/verify", escape(name));
+        self.change(Method::POST, &below, None, Twice::Same).await
     }
 
     /// Which of the store paths with these hash parts it does not have.

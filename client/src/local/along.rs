@@ -1,12 +1,12 @@
 //! What goes along with paths that are pushed: what they were built from.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use nix_compat::path_info::PathInfo;
-use nix_compat::store_path::{ContentAddress, StorePath};
+use nix_compat::store_path::{StoreDir, StorePath};
 
-use super::Error;
 use super::source::Source;
+use super::{Error, closure};
 
 /// What goes along with a closure, as far as it is valid in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,8 +17,10 @@ pub enum Along {
     /// derivations that these need, and the sources that lie in the store as
     /// they were given (`./.`, patches).
     Derivers,
-    /// These, and what the derivations among them have fetched: sources that
-    /// are outputs themselves, of a fixed hash.
+    /// The derivations of everything in the closure, with their closures, and
+    /// all that these derivations have made, with its closures: what was
+    /// fetched, and the compilers and libraries that were used. It is what
+    /// `nix-store -qR --include-outputs` lists for each of the derivations.
     Sources,
 }
 
@@ -27,23 +29,28 @@ pub(super) fn roots(
     source: &mut Source,
     paths: &[StorePath],
     along: Along,
+    store_dir: &StoreDir,
 ) -> Result<Vec<StorePath>, Error> {
     let mut roots = paths.to_vec();
-    if along == Along::Nothing {
-        return Ok(roots);
+    match along {
+        Along::Nothing => {}
+        Along::Derivers => {
+            let infos = source.path_infos(paths)?.into_iter().flatten().collect();
+            roots.extend(derivers(source, infos)?);
+        }
+        Along::Sources => {
+            let infos = closure::closure(source, paths, store_dir)?;
+            let derivers = derivers(source, infos)?;
+            roots.extend(made(source, &derivers)?);
+            roots.extend(derivers);
+        }
     }
-    let derivers = derivers(source, paths)?;
-    if along == Along::Sources {
-        roots.extend(fetched(source, &derivers)?);
-    }
-    roots.extend(derivers);
     Ok(roots)
 }
 
 /// The valid derivations that the paths were built by: the one that the store
 /// names, else the first that has the path as an output.
-fn derivers(source: &mut Source, paths: &[StorePath]) -> Result<BTreeSet<StorePath>, Error> {
-    let infos: Vec<PathInfo> = source.path_infos(paths)?.into_iter().flatten().collect();
+fn derivers(source: &mut Source, infos: Vec<PathInfo>) -> Result<BTreeSet<StorePath>, Error> {
     let named: Vec<_> = infos.iter().filter_map(|info| info.deriver.clone()).collect();
     let mut derivers: BTreeSet<_> =
         source.path_infos(&named)?.into_iter().flatten().map(|info| info.store_path).collect();
@@ -57,26 +64,25 @@ fn derivers(source: &mut Source, paths: &[StorePath]) -> Result<BTreeSet<StorePa
     Ok(derivers)
 }
 
-/// The valid outputs of fixed hash of the derivations that these need.
-fn fetched(source: &mut Source, derivers: &BTreeSet<StorePath>) -> Result<Vec<StorePath>, Error> {
-    let mut seen = derivers.clone();
-    let mut round: Vec<_> = derivers.iter().cloned().collect();
-    let mut fetched = Vec::new();
+/// The valid outputs of these derivations, of those that they need, and of what the outputs in turn
+/// refer to.
+fn made(source: &mut Source, derivers: &BTreeSet<StorePath>) -> Result<Vec<StorePath>, Error> {
+    let mut seen: HashSet<StorePath> = derivers.iter().cloned().collect();
+    let mut round: Vec<StorePath> = derivers.iter().cloned().collect();
+    let mut made = Vec::new();
     while !round.is_empty() {
-        let outputs: Vec<_> = source.derivation_outputs(&round)?.into_iter().flatten().collect();
-        let is_fixed = |info: &PathInfo| matches!(info.ca, Some(ContentAddress::Fixed { .. }));
-        let infos = source.path_infos(&outputs)?.into_iter().flatten();
-        fetched.extend(infos.filter(is_fixed).map(|info| info.store_path));
+        let derivations: Vec<StorePath> =
+            round.iter().filter(|path| path.is_derivation()).cloned().collect();
+        let outputs = source.derivation_outputs(&derivations)?.into_iter().flatten();
+        let outputs: Vec<StorePath> = outputs.filter(|path| !seen.contains(path)).collect();
+        let valid = source.path_infos(&outputs)?.into_iter().flatten();
+        let valid: Vec<StorePath> = valid.map(|info| info.store_path).collect();
 
-        let mut next = Vec::new();
-        for info in source.path_infos(&round)?.into_iter().flatten() {
-            for reference in info.references {
-                if reference.is_derivation() && seen.insert(reference.clone()) {
-                    next.push(reference);
-                }
-            }
-        }
-        round = next;
+        let infos = source.path_infos(&round)?.into_iter().flatten();
+        let references = infos.flat_map(|info| info.references);
+        let next = valid.iter().cloned().chain(references);
+        round = next.filter(|path| seen.insert(path.clone())).collect();
+        made.extend(valid);
     }
-    Ok(fetched)
+    Ok(made)
 }

@@ -25,7 +25,7 @@ use crate::records::{
     path_prefix, sha256,
 };
 use crate::storehouse::{Storehouse, StorehouseError};
-use trees::{RootMark, Trees};
+pub(crate) use trees::Trees;
 
 /// Facts that are fetched at once.
 const PAGE: usize = 1000;
@@ -211,9 +211,9 @@ impl Check<'_> {
 
     /// Checks a tree, and that its root is the encoded node that a record gives.
     fn tree(&mut self, tree: &Digest, root: Option<&[u8]>) -> Result<Option<Flaw>, StoreError> {
-        Ok(match self.trees.check(tree)? {
-            Ok(found) => root.filter(|root| found != RootMark::of(root)).map(|_| Flaw::Root),
-            Err(problem) => Some(Flaw::Tree(problem)),
+        Ok(match root {
+            Some(root) => self.trees.check_root(tree, root)?,
+            None => self.trees.check(tree)?.err().map(Flaw::Tree),
         })
     }
 }

@@ -8,11 +8,11 @@ use castore::fsck::Damage;
 use castore::tree::{ChunkRef, Tree};
 use castore::{Digest, Kind, Store, StoreError};
 
-use super::{TreeFlaw, TreeProblem};
+use super::{Flaw, TreeFlaw, TreeProblem};
 
 /// Stands for a root node, to tell it from others. Holding the nodes themselves would take more.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct RootMark(u64);
+pub(crate) struct RootMark(u64);
 
 impl RootMark {
     /// The mark of an encoded node.
@@ -22,7 +22,7 @@ impl RootMark {
 }
 
 /// The trees that were walked, and what was found.
-pub(super) struct Trees<'a> {
+pub(crate) struct Trees<'a> {
     store: &'a Arc<Store>,
     damage: &'a Damage,
     sound: HashMap<Digest, RootMark>,
@@ -50,6 +50,14 @@ impl<'a> Trees<'a> {
     pub fn new(store: &'a Arc<Store>, damage: &'a Damage) -> Self {
         let (sound, unsound) = (HashMap::new(), HashMap::new());
         Self { store, damage, sound, unsound, trees: 0, chunks: 0, bytes: 0 }
+    }
+
+    /// The same, and that its root is the encoded node that a record gives.
+    pub fn check_root(&mut self, digest: &Digest, root: &[u8]) -> Result<Option<Flaw>, StoreError> {
+        Ok(match self.check(digest)? {
+            Ok(found) => (found != RootMark::of(root)).then_some(Flaw::Root),
+            Err(problem) => Some(Flaw::Tree(problem)),
+        })
     }
 
     /// Walks a tree, unless it was walked before. Fails only where the store does not answer.

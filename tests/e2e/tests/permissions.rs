@@ -105,6 +105,23 @@ const TABLE: &[Row] = &[
     ("DELETE", "{api}/caches/{cache}/keys/none",  "", Finds::Cache, Having("configure"), Having("configure"), 404),
     ("DELETE", "{api}/caches/{cache}/keys/none",  "", Finds::Nothing, Having("configure"), Having("configure"), 404),
 
+    ("GET",    "{api}/caches/{cache}/pins",       "", Finds::Path, Everybody, Having("pull"), 200),
+    ("HEAD",   "{api}/caches/{cache}/pins",       "", Finds::Path, Everybody, Having("pull"), 200),
+    ("GET",    "{api}/caches/{cache}/pins",       "", Finds::Nothing, Having("pull"), Having("pull"), 404),
+    ("GET",    "{api}/caches/{cache}/pins",       "", Finds::Destroyed, Having("pull"), Having("pull"), 404),
+    ("PUT",    "{api}/caches/{cache}/pins/main",  r#"{"path":"{hash}-e2e"}"#, Finds::Path, Having("pin"), Having("pin"), 200),
+    ("PUT",    "{api}/caches/{cache}/pins/main",  r#"{"path":"{hash}-not"}"#, Finds::Path, Having("pin"), Having("pin"), 404),
+    ("PUT",    "{api}/caches/{cache}/pins/main",  r#"{"path":"{hash}-e2e"}"#, Finds::Nothing, Having("pin"), Having("pin"), 404),
+    ("PUT",    "{api}/caches/{cache}/pins/.main", r#"{"path":"{hash}-e2e"}"#, Finds::Path, Having("pin"), Having("pin"), 400),
+    ("GET",    "{api}/caches/{cache}/pins/main",  "", Finds::Path, Everybody, Having("pull"), 200),
+    ("HEAD",   "{api}/caches/{cache}/pins/main",  "", Finds::Path, Everybody, Having("pull"), 200),
+    ("GET",    "{api}/caches/{cache}/pins/none",  "", Finds::Path, Everybody, Having("pull"), 404),
+    ("POST",   "{api}/caches/{cache}/pins/main/verify", "", Finds::Path, Having("pull"), Having("pull"), 200),
+    ("POST",   "{api}/caches/{cache}/pins/none/verify", "", Finds::Path, Having("pull"), Having("pull"), 404),
+    ("POST",   "{api}/caches/{cache}/pins/main/verify", "", Finds::Destroyed, Having("pull"), Having("pull"), 404),
+    ("DELETE", "{api}/caches/{cache}/pins/none",  "", Finds::Path, Having("pin"), Having("pin"), 404),
+    ("DELETE", "{api}/caches/{cache}/pins/main",  "", Finds::Destroyed, Having("pin"), Having("pin"), 404),
+
     ("GET",    "{api}/caches/{cache}/paths",      "", Finds::Path, Everybody, Having("pull"), 200),
     ("HEAD",   "{api}/caches/{cache}/paths",      "", Finds::Path, Everybody, Having("pull"), 200),
     ("GET",    "{api}/caches/{cache}/paths?limit=0", "", Finds::Path, Everybody, Having("pull"), 400),
@@ -314,7 +331,7 @@ impl World {
                 let text = text.replace("{nar size}", &info.nar_size.to_string());
                 [text.as_bytes(), &self.upload.body].concat()
             }
-            text => text.as_bytes().to_vec(),
+            text => text.replace("{hash}", &self.upload.hash_part).into_bytes(),
         }
     }
 }
@@ -367,11 +384,12 @@ fn the_unauthorised_cannot_tell_what_there_is() {
         nix.into_iter().chain(["{nar}", "nar/{hash}.nar", "log/{hash}-e2e.drv", "x", "a/b", ""]);
     let nix: Vec<String> = nix.map(|path| format!("/{{cache}}/{path}")).collect();
     let api = "/keys /keys/k /missing /chunks/missing /chunks /paths /restore /sync /chunks/read \
-               /profiles /paths/delete";
+               /profiles /paths/delete /pins/p/verify";
     let api = [""].into_iter().chain(api.split(' '));
     let api: Vec<String> = api.map(|path| format!("{{api}}/caches/{{cache}}{path}")).collect();
     let paths = ["{hash}", "{none}", "{hash}?sizes=1", "x"];
     let paths = paths.map(|path| format!("{{api}}/caches/{{cache}}/paths/{path}"));
+    let pins = ["/pins/p", "/pins"].map(|path| format!("{{api}}/caches/{{cache}}{path}"));
     let attic = ["{attic}/cache-config/{cache}", "/{cache}/attic-cache-info"].map(str::to_owned);
     // All caches and paths of a group are answered alike.
     let groups: Vec<(&str, Vec<String>)> = ["GET", "HEAD", "PUT"]
@@ -383,6 +401,8 @@ fn the_unauthorised_cannot_tell_what_there_is() {
         .chain([("DELETE", api[2..3].to_vec())])
         .chain(["GET", "HEAD", "DELETE"].map(|method| (method, paths.to_vec())))
         .chain([("POST", [&api[1..2], &api[3..]].concat())])
+        .chain(["GET", "HEAD"].map(|method| (method, pins.to_vec())))
+        .chain(["PUT", "DELETE"].map(|method| (method, pins[..1].to_vec())))
         .chain(["GET", "HEAD"].map(|method| (method, attic.to_vec())))
         .chain(["POST", "PATCH", "DELETE"].map(|method| (method, attic[..1].to_vec())))
         .chain([("POST", vec!["{attic}/get-missing-paths".to_owned()])])

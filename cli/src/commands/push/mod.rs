@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use granary_api::AddPin;
 use granary_client::config::CacheRef;
 use granary_client::http::Server;
 use granary_client::local::{Along, LocalStore};
@@ -17,8 +18,9 @@ use granary_client::push::{
 use nix_compat::store_path::StorePath;
 use serde::Serialize;
 
+use crate::commands::pin::add_pin;
 use crate::failure::{Context, Failure};
-use crate::output::print_json;
+use crate::output::{note, print_json};
 use crate::remote::RemoteArgs;
 use crate::size::parse_size;
 
@@ -43,6 +45,12 @@ pub struct Push {
     selection: Selection,
     #[command(flatten)]
     how: HowToPush,
+    /// Pin the path under this name once it is pushed; with --with-sources what it was built from, too
+    #[arg(long, value_name = "NAME")]
+    pin: Option<String>,
+    /// Keep the last N revisions of the pin [default: as before, 1 at first]
+    #[arg(long, value_name = "N", requires = "pin")]
+    pin_revisions: Option<u32>,
     /// Say what would be pushed, and push nothing
     #[arg(long)]
     dry_run: bool,
@@ -57,7 +65,8 @@ pub struct Selection {
     /// Push also the derivations that the paths were built by
     #[arg(long)]
     include_drv: bool,
-    /// Push also the derivations and everything they were built from, sources included
+    /// Push also the derivations, and all that is there of what they made and were built from, sources
+    /// included
     #[arg(long)]
     with_sources: bool,
     /// Push only paths whose name fits, such as `hello-*`; with `!` before it, none that fit
@@ -132,6 +141,7 @@ impl Push {
         let remote = self.how.remote.cache_to_push(&self.cache)?;
         let store = self.how.open_store()?;
         let roots = self.roots(&store)?;
+        let pin = self.wanted_pin(&roots)?;
         let mut infos = if self.no_closure {
             store.alone(&roots).context(|| "cannot tell what to push".to_owned())?
         } else {
@@ -158,19 +168,52 @@ impl Push {
         });
         let (plan, summary, pushed) = outcome.context(context)?;
         let pushed = pushed.context(context);
-        if self.json {
-            let error = pushed.as_ref().err().map(Failure::text);
-            let time = started.elapsed();
-            let mut report = Report::new(&plan, &summary, remote.server(), time, self.dry_run);
-            report.error = error;
-            print_json(&report)?;
-        }
-        pushed?;
-        match summary.failed.len() {
+        // What failed path by path is told there.
+        let mut error = pushed.as_ref().err().map(Failure::text);
+        let mut done = pushed.and_then(|()| match summary.failed.len() {
             0 => Ok(()),
             1 => Err(Failure::new(format!("{}: 1 path was not pushed", remote.url()))),
             n => Err(Failure::new(format!("{}: {n} paths were not pushed", remote.url()))),
+        });
+        let mut pinned = None;
+        if let (true, false, Some((name, pin))) = (done.is_ok(), self.dry_run, &pin) {
+            match runtime.block_on(add_pin(&remote, name, pin)) {
+                Ok(pin) => pinned = Some(pin),
+                Err(failure) => {
+                    error = Some(failure.text());
+                    done = Err(failure);
+                }
+            }
         }
+        if self.json {
+            let time = started.elapsed();
+            let mut report = Report::new(&plan, &summary, remote.server(), time, self.dry_run);
+            report.error = error;
+            report.pin = pinned.as_ref().map(|pin| pin.name.as_str());
+            print_json(&report)?;
+        } else if let Some(pin) = &pinned {
+            note(&format!("Pinned as {}", pin.name));
+        }
+        done
+    }
+
+    /// The pin that is to be made of the path that is pushed.
+    fn wanted_pin(&self, roots: &[StorePath]) -> Result<Option<(&str, AddPin)>, Failure> {
+        let Some(name) = &self.pin else { return Ok(None) };
+        let [path] = roots else {
+            let text = format!("a pin is of one path, and {} are named with --pin", roots.len());
+            return Err(Failure::new(text));
+        };
+        if !self.selection.wants(path) {
+            return Err(Failure::new(format!("{path} cannot be pinned: --filter leaves it out")));
+        }
+        let pin = AddPin {
+            path: path.to_string(),
+            revisions: self.pin_revisions,
+            until: None,
+            with_sources: self.selection.with_sources,
+        };
+        Ok(Some((name, pin)))
     }
 
     fn roots(&self, store: &LocalStore) -> Result<Vec<StorePath>, Failure> {
@@ -202,6 +245,9 @@ struct Report<'a> {
     present: usize,
     upstream: usize,
     failed: Vec<FailedReport>,
+    /// The name it was pinned under.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pin: Option<&'a str>,
     /// Why the push ended before every path was published or had failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -248,6 +294,7 @@ impl<'a> Report<'a> {
                 .iter()
                 .map(|(path, error)| FailedReport { path: full(path), error: error.clone() })
                 .collect(),
+            pin: None,
             error: None,
             bytes_read: summary.read,
             bytes_sent: server.traffic().sent(),

@@ -5,6 +5,7 @@ mod identity;
 pub(super) mod json;
 pub(super) mod keys;
 mod paths;
+mod pins;
 mod push;
 mod sync;
 
@@ -89,6 +90,9 @@ async fn route(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
         ["caches", cache, "restore"] => caches::restore(call, cache).await,
         ["caches", cache, "keys"] => keys::all(call, cache).await,
         ["caches", cache, "keys", key] => keys::one(call, cache, key).await,
+        ["caches", cache, "pins"] => pins::all(call, cache).await,
+        ["caches", cache, "pins", pin] => pins::one(call, cache, pin).await,
+        ["caches", cache, "pins", pin, "verify"] => pins::verify(call, cache, pin).await,
         ["caches", cache, "missing"] => push::missing_paths(call, cache).await,
         ["caches", cache, "chunks", "missing"] => push::missing_chunks(call, cache).await,
         ["caches", cache, "chunks"] => push::chunks(call, cache).await,
