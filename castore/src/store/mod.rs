@@ -15,6 +15,7 @@
 
 mod appended;
 mod cause;
+mod derived;
 mod health;
 mod members;
 mod objects;

@@ -13,6 +13,7 @@ mod profiles;
 mod publish;
 mod push;
 mod rendered;
+mod retention;
 mod settings;
 mod sync;
 mod tag;
@@ -41,6 +42,7 @@ pub use sync::{InvalidQuestion, Synced};
 pub use tag::Tag;
 pub use whole::{PublishNarError, PublishedNar};
 
+use crate::accesses::Accesses;
 use crate::nar::{NarError, ZstdPlan};
 use crate::records::{CacheRecord, PathRecord, RecordError};
 use crate::storehouse::now;
@@ -82,12 +84,16 @@ pub struct Cache {
     priority: u32,
     upstream_keys: Vec<UpstreamKey>,
     retention: Option<u64>,
+    max_age: Option<u64>,
+    max_size: Option<u64>,
     created: u64,
     destroyed: Option<u64>,
     /// Rendered narinfos, and what is known not to be there.
     narinfos: Arc<RenderedNarinfos>,
     /// How NARs that were served lately are put together.
     plans: Arc<Plans>,
+    /// When its paths were used.
+    accesses: Arc<Accesses>,
 }
 
 #[derive(Clone)]
@@ -102,6 +108,7 @@ impl quick_cache::Weighter<Digest, Arc<ZstdPlan>> for PlanWeight {
 impl Cache {
     pub(crate) fn new(
         store: Arc<Store>,
+        accesses: Arc<Accesses>,
         name: CacheName,
         record: &CacheRecord,
         keys: Vec<CacheKey>,
@@ -122,11 +129,14 @@ impl Cache {
             priority: settings.priority,
             upstream_keys: settings.upstream_keys,
             retention: settings.retention,
+            max_age: settings.max_age,
+            max_size: settings.max_size,
             created: record.created,
             destroyed: record.destroyed,
             narinfos: narinfos.unwrap_or_else(|| Arc::new(RenderedNarinfos::new(shared))),
             plans: plans
                 .unwrap_or_else(|| Arc::new(Plans::with_weighter(1000, PLAN_CACHE, PlanWeight))),
+            accesses,
         })
     }
 
@@ -180,6 +190,17 @@ impl Cache {
         self.retention
     }
 
+    /// Seconds for which a path is kept after its upload; `None` for the server's default.
+    pub fn max_age(&self) -> Option<u64> {
+        self.max_age
+    }
+
+    /// What its paths may take together, in bytes of their NARs as zstd; `None` for the server's
+    /// default.
+    pub fn max_size(&self) -> Option<u64> {
+        self.max_size
+    }
+
     /// When it was made, in seconds since 1970.
     pub fn created(&self) -> u64 {
         self.created
@@ -209,7 +230,10 @@ impl Cache {
         format!("StoreDir: {}\nWantMassQuery: 1\nPriority: {}\n", self.store_dir, self.priority)
     }
 
-    fn path_record(&self, hash: StorePathHash) -> Result<Option<(u64, PathRecord)>, CacheError> {
+    pub(crate) fn path_record(
+        &self,
+        hash: StorePathHash,
+    ) -> Result<Option<(u64, PathRecord)>, CacheError> {
         let fact = self.store.fact(&crate::records::path_key(self.number, hash))?;
         let Some(fact) = fact else { return Ok(None) };
         let record = crate::records::decode(&format!("path {hash}"), &fact.value)?;
