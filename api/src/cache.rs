@@ -23,6 +23,13 @@ pub struct CacheInfo {
     /// Seconds for which a path is kept after its last use; `None` for the server's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<u64>,
+    /// Seconds for which a path is kept after its upload; `None` for the server's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<u64>,
+    /// What the paths may take together, in bytes of their NARs as zstd; `None` for the server's
+    /// default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_size: Option<u64>,
     /// The keys its signatures verify with, as `trusted-public-keys` wants them, newest first.
     pub public_keys: Vec<String>,
     /// Seconds since 1970.
@@ -69,6 +76,10 @@ pub struct CreateCache {
     pub upstream_keys: Option<Vec<String>>,
     /// See [`CacheInfo::retention`].
     pub retention: Option<u64>,
+    /// See [`CacheInfo::max_age`].
+    pub max_age: Option<u64>,
+    /// See [`CacheInfo::max_size`].
+    pub max_size: Option<u64>,
     /// A secret key in Nix's format, `name:base64`; made anew if absent.
     pub signing_key: Option<String>,
 }
@@ -89,9 +100,15 @@ pub struct ConfigureCache {
     /// See [`CacheInfo::upstream_keys`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_keys: Option<Vec<String>>,
-    /// How long paths are kept.
+    /// How long paths are kept after their last use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
+    /// How long paths are kept after their upload.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Retention>,
+    /// What the paths may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_size: Option<MaxSize>,
 }
 
 /// How long paths are kept.
@@ -100,8 +117,38 @@ pub struct ConfigureCache {
 pub enum Retention {
     /// As the server's default says.
     Default,
-    /// For so many seconds after their last use.
+    /// For so many seconds.
     Seconds(u64),
+}
+
+/// What the paths of a cache may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MaxSize {
+    /// As the server's default says.
+    Default,
+    /// So many bytes of NARs as zstd.
+    Bytes(u64),
+}
+
+impl Retention {
+    /// The seconds; `None` for the server's default.
+    pub fn seconds(self) -> Option<u64> {
+        match self {
+            Self::Default => None,
+            Self::Seconds(seconds) => Some(seconds),
+        }
+    }
+}
+
+impl MaxSize {
+    /// The bytes; `None` for the server's default.
+    pub fn bytes(self) -> Option<u64> {
+        match self {
+            Self::Default => None,
+            Self::Bytes(bytes) => Some(bytes),
+        }
+    }
 }
 
 /// One of a cache's key pairs.
@@ -144,6 +191,8 @@ impl fmt::Debug for CreateCache {
             .field("priority", &self.priority)
             .field("upstream_keys", &self.upstream_keys)
             .field("retention", &self.retention)
+            .field("max_age", &self.max_age)
+            .field("max_size", &self.max_size)
             .field("signing_key", &hidden(&self.signing_key))
             .finish()
     }

@@ -229,6 +229,24 @@ fn a_transaction_that_lost_a_race_changes_nothing() {
 }
 
 #[test]
+fn derived_values_are_remembered_found_and_forgotten_many_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let key = |number: u32| [&b"many/"[..], &number.to_be_bytes()].concat();
+    let values: Vec<_> = (0..10_000).map(|number| (key(number), vec![number as u8])).collect();
+    store.remember_all(&values).unwrap();
+    store.remember(b"other", b"value").unwrap();
+    let found = store.derived_all(&[key(9_999), key(10_000), b"other".to_vec()]).unwrap();
+    assert_eq!(found, [Some(vec![9_999_u32 as u8]), None, Some(b"value".to_vec())]);
+    assert_eq!(store.scan_derived(b"many/", Some(&key(9_997)), 10).unwrap(), values[9_998..]);
+    assert_eq!(store.scan_derived(b"many/", None, 3).unwrap(), values[..3]);
+    let keys: Vec<_> = values.into_iter().map(|(key, _)| key).collect();
+    store.forget_all(&keys[1..]).unwrap();
+    assert_eq!(store.scan_derived(b"", None, 10).unwrap().len(), 2);
+    assert!(store.scan_facts(b"", None, 10).unwrap().is_empty(), "facts are something else");
+}
+
+#[test]
 fn a_store_is_open_once() {
     let dir = tempfile::tempdir().unwrap();
     let _store = open(dir.path());

@@ -6,6 +6,7 @@ mod commands;
 mod data_dir;
 mod failure;
 mod foreground;
+mod keep;
 mod lazy_cache;
 mod limits;
 mod logging;

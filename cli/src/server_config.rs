@@ -11,6 +11,7 @@ use granary_http::token::Verifier;
 use serde::Deserialize;
 
 use crate::failure::{Context, Failure};
+use crate::keep::KeepConfig;
 
 /// Its name in a data directory.
 const FILE: &str = "config.toml";
@@ -45,6 +46,7 @@ pub struct ServerConfig {
     oidc: Vec<OidcConfig>,
     store: StoreConfig,
     index: IndexConfig,
+    keep: KeepConfig,
     /// Where paths in it start.
     #[serde(skip)]
     dir: PathBuf,
@@ -97,6 +99,11 @@ impl ServerConfig {
             }
             (None, None) => Ok(None),
         }
+    }
+
+    /// What caches keep whose owners have not decided, as far as the configuration says it.
+    pub fn keep(&self) -> &KeepConfig {
+        &self.keep
     }
 
     /// What believes tokens, as the configuration says. `secret` signs the server's own.
@@ -164,6 +171,18 @@ mod tests {
         let empty = config(dir, "[index]\nurl_file = 'empty'\n").unwrap();
         assert!(empty.index_url().unwrap_err().text().contains("empty is empty"));
         assert!(config(dir, "[store]\nurls = 'x'\n").unwrap_err().text().contains("urls"));
+    }
+
+    #[test]
+    fn what_is_kept_may_be_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let said = config(dir, "[keep]\nretention = '90d'\nmax_size = '2TiB'\n").unwrap();
+        assert_ne!(said.keep(), &KeepConfig::default());
+        for bad in ["retention = 90", "retention = '0s'", "max_size = 'much'", "size = '1TiB'"] {
+            let failure = config(dir, &format!("[keep]\n{bad}\n")).unwrap_err();
+            assert!(failure.text().contains("line 2"), "{}", failure.text());
+        }
     }
 
     #[test]

@@ -123,6 +123,8 @@ fn cache() -> CacheInfo {
         priority: 40,
         upstream_keys: Vec::new(),
         retention: None,
+        max_age: None,
+        max_size: None,
         public_keys: Vec::new(),
         created: 0,
         destroyed: None,

@@ -5,11 +5,13 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod accesses;
 pub mod cache;
 pub mod fsck;
 pub mod ingest;
 pub mod nar;
 pub mod records;
+pub mod retention;
 pub mod revocations;
 pub mod secrets;
 pub mod sizes;

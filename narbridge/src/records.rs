@@ -48,6 +48,13 @@ pub struct CacheRecord {
     /// When it was destroyed, in seconds since 1970.
     #[prost(uint64, optional, tag = "9")]
     pub destroyed: Option<u64>,
+    /// Seconds for which a path is kept after its upload; absent for the server's default.
+    #[prost(uint64, optional, tag = "10")]
+    pub max_age: Option<u64>,
+    /// What the paths may take together, in bytes of their NARs as zstd; absent for the server's
+    /// default.
+    #[prost(uint64, optional, tag = "11")]
+    pub max_size: Option<u64>,
 }
 
 /// One of a cache's key pairs.
@@ -110,6 +117,13 @@ pub struct PathRecord {
     /// Subject of the token that pushed it; empty if unknown.
     #[prost(string, tag = "12")]
     pub uploader: String,
+}
+
+impl PathRecord {
+    /// Hash parts of the paths it refers to. A name that is none is nobody's.
+    pub(crate) fn reference_hashes(&self) -> impl Iterator<Item = StorePathHash> {
+        self.references.iter().filter_map(|name| name.get(..32)?.parse().ok())
+    }
 }
 
 /// A NAR that was uploaded whole.
@@ -274,6 +288,19 @@ pub(crate) fn signature_key(cache: u32, hash: StorePathHash) -> Vec<u8> {
 /// In the index only: which chunks of a path were touched first.
 pub(crate) fn profile_key(cache: u32, hash: StorePathHash) -> Vec<u8> {
     [&b"profile/"[..], &cache.to_be_bytes(), hash.as_bytes()].concat()
+}
+
+/// In the index only: before which time it is not known what was used.
+pub(crate) const USED_SINCE: &[u8] = b"used-since";
+
+/// In the index only: what the keys of a cache's uses start with.
+pub(crate) fn used_prefix(cache: u32) -> Vec<u8> {
+    [&b"used/"[..], &cache.to_be_bytes()].concat()
+}
+
+/// In the index only: when a path was last used.
+pub(crate) fn used_key(cache: u32, hash: StorePathHash) -> Vec<u8> {
+    [&b"used/"[..], &cache.to_be_bytes(), hash.as_bytes()].concat()
 }
 
 /// In the index only: the NAR hash and length of a tree that has been verified.

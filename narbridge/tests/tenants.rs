@@ -177,6 +177,8 @@ fn settings_take_effect_at_once_and_outlive_the_server() {
         priority: Some(7),
         upstream_keys: Some(vec!["elsewhere-1".parse().unwrap()]),
         retention: Some(Some(3600)),
+        max_age: Some(Some(7200)),
+        max_size: Some(Some(1 << 40)),
     };
     house.configure_cache(&name, &changes).unwrap();
     let check = |cache: Arc<Cache>| {
@@ -184,7 +186,8 @@ fn settings_take_effect_at_once_and_outlive_the_server() {
         assert_eq!(cache.store_dir().as_str(), "/gnu/store");
         assert_eq!(cache.info(), "StoreDir: /gnu/store\nWantMassQuery: 1\nPriority: 7\n");
         assert_eq!(cache.upstream_keys()[0].to_string(), "elsewhere-1");
-        assert_eq!(cache.retention(), Some(3600));
+        assert_eq!((cache.retention(), cache.max_age()), (Some(3600), Some(7200)));
+        assert_eq!(cache.max_size(), Some(1 << 40));
     };
     check(house.cache("team").unwrap());
     let created = house.cache("team").unwrap().created();
@@ -196,6 +199,7 @@ fn settings_take_effect_at_once_and_outlive_the_server() {
     let reset = CacheChanges { retention: Some(None), ..CacheChanges::default() };
     house.configure_cache(&name, &reset).unwrap();
     assert_eq!(house.cache("team").unwrap().retention(), None);
+    assert_eq!(house.cache("team").unwrap().max_age(), Some(7200));
     assert_eq!(house.cache("team").unwrap().priority(), 7, "what is not named stays");
     let wrong = CacheChanges { priority: Some(u32::MAX), ..CacheChanges::default() };
     let refused = house.configure_cache(&name, &wrong).err().unwrap();

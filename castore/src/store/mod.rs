@@ -15,6 +15,7 @@
 
 mod appended;
 mod cause;
+mod derived;
 mod health;
 mod members;
 mod objects;
@@ -216,27 +217,6 @@ impl Store {
     /// A value that could be derived again: kept in the index only.
     pub fn derived(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.index.get(&derived_key(key))?)
-    }
-
-    /// Up to `limit` derived values whose key starts with `prefix` and sorts after `after`, in order.
-    pub fn scan_derived(
-        &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
-        let after = after.map(derived_key);
-        let found = self.index.scan(&derived_key(prefix), after.as_deref(), limit)?;
-        Ok(found.into_iter().map(|(key, value)| (key[1..].to_vec(), value)).collect())
-    }
-
-    /// Forgets derived values.
-    pub fn forget<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> Result<(), StoreError> {
-        let mut batch = Batch::default();
-        for key in keys {
-            batch.remove(derived_key(key));
-        }
-        Ok(self.index.apply(&batch)?)
     }
 
     /// Remembers a derived value.

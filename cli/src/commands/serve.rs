@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::{Context, Failure};
+use crate::keep::Keep;
 use crate::logging;
 use crate::maintenance;
 use crate::sd_notify::notify;
@@ -48,6 +49,8 @@ pub struct Serve {
     /// is kept there
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     redirect_nars_from: Option<u64>,
+    #[command(flatten)]
+    keep: Keep,
 }
 
 /// What a process does.
@@ -66,12 +69,14 @@ impl Serve {
     pub fn run(self) -> Result<(), Failure> {
         logging::start();
         let place = self.place.resolve()?;
+        let defaults = self.keep.or(place.config.keep());
         let house = Arc::new(place.open()?);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.context(|| "cannot start threads".to_owned())?;
         let threads = || "cannot start threads".to_owned();
         house.keep_fresh().context(threads)?;
         if self.role != Role::Api {
+            tracing::debug!(?defaults, "what is kept in caches that do not say");
             maintenance::start(&house).context(threads)?;
         }
         match self.role {

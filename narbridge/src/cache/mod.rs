@@ -17,6 +17,7 @@ mod push;
 mod references;
 mod removal;
 mod rendered;
+mod retention;
 mod settings;
 mod sync;
 mod tag;
@@ -49,6 +50,7 @@ pub use sync::{InvalidQuestion, Synced};
 pub use tag::Tag;
 pub use whole::{PublishNarError, PublishedNar};
 
+use crate::accesses::Accesses;
 use crate::nar::{NarError, ZstdPlan};
 use crate::records::{CacheRecord, PathRecord, RecordError};
 use crate::storehouse::now;
@@ -90,12 +92,16 @@ pub struct Cache {
     priority: u32,
     upstream_keys: Vec<UpstreamKey>,
     retention: Option<u64>,
+    max_age: Option<u64>,
+    max_size: Option<u64>,
     created: u64,
     destroyed: Option<u64>,
     /// Rendered narinfos, and what is known not to be there.
     narinfos: Arc<RenderedNarinfos>,
     /// How NARs that were served lately are put together.
     plans: Arc<Plans>,
+    /// When its paths were used.
+    accesses: Arc<Accesses>,
 }
 
 #[derive(Clone)]
@@ -110,6 +116,7 @@ impl quick_cache::Weighter<Digest, Arc<ZstdPlan>> for PlanWeight {
 impl Cache {
     pub(crate) fn new(
         store: Arc<Store>,
+        accesses: Arc<Accesses>,
         name: CacheName,
         record: &CacheRecord,
         keys: Vec<CacheKey>,
@@ -130,11 +137,14 @@ impl Cache {
             priority: settings.priority,
             upstream_keys: settings.upstream_keys,
             retention: settings.retention,
+            max_age: settings.max_age,
+            max_size: settings.max_size,
             created: record.created,
             destroyed: record.destroyed,
             narinfos: narinfos.unwrap_or_else(|| Arc::new(RenderedNarinfos::new(shared))),
             plans: plans
                 .unwrap_or_else(|| Arc::new(Plans::with_weighter(1000, PLAN_CACHE, PlanWeight))),
+            accesses,
         })
     }
 
@@ -186,6 +196,17 @@ impl Cache {
     /// Seconds for which a path is kept after its last use; `None` for the server's default.
     pub fn retention(&self) -> Option<u64> {
         self.retention
+    }
+
+    /// Seconds for which a path is kept after its upload; `None` for the server's default.
+    pub fn max_age(&self) -> Option<u64> {
+        self.max_age
+    }
+
+    /// What its paths may take together, in bytes of their NARs as zstd; `None` for the server's
+    /// default.
+    pub fn max_size(&self) -> Option<u64> {
+        self.max_size
     }
 
     /// When it was made, in seconds since 1970.

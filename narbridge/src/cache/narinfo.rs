@@ -21,12 +21,20 @@ use crate::storehouse::now;
 impl Cache {
     /// The narinfo of a path, as it is sent; `None` when the cache does not have it.
     pub fn narinfo(&self, hash: StorePathHash) -> Result<Option<SentNarinfo>, CacheError> {
-        self.narinfos.get_or_render(hash, self.since, || self.render(hash))
+        let sent = self.narinfos.get_or_render(hash, self.since, || self.render(hash))?;
+        if sent.is_some() {
+            self.accesses.note(self.number, hash);
+        }
+        Ok(sent)
     }
 
     /// The narinfo of a path if that can be told from memory; else ask [`Cache::narinfo`].
     pub fn known_narinfo(&self, hash: StorePathHash) -> Option<Option<SentNarinfo>> {
-        self.narinfos.get(hash, self.since)
+        let known = self.narinfos.get(hash, self.since)?;
+        if known.is_some() {
+            self.accesses.note(self.number, hash);
+        }
+        Some(known)
     }
 
     /// What is known of a path may have changed.

@@ -105,8 +105,10 @@ impl Cache {
                 None => false,
                 Some((_, record)) => pusher.reads || record.uploader == pusher.subject,
             };
-            if !known {
-                missing.push(hash);
+            match known {
+                // Whoever has it relies on its being here from now on.
+                true => self.accesses.note(self.number, hash),
+                false => missing.push(hash),
             }
         }
         Ok(missing)

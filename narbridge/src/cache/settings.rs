@@ -89,6 +89,11 @@ pub struct CacheSettings {
     pub upstream_keys: Vec<UpstreamKey>,
     /// Seconds for which a path is kept after its last use; `None` for the server's default.
     pub retention: Option<u64>,
+    /// Seconds for which a path is kept after its upload; `None` for the server's default.
+    pub max_age: Option<u64>,
+    /// What the paths may take together, in bytes of their NARs as zstd; `None` for the server's
+    /// default.
+    pub max_size: Option<u64>,
 }
 
 impl Default for CacheSettings {
@@ -100,6 +105,8 @@ impl Default for CacheSettings {
             priority: DEFAULT_PRIORITY,
             upstream_keys: NIXOS_KEY.parse().into_iter().collect(),
             retention: None,
+            max_age: None,
+            max_size: None,
         }
     }
 }
@@ -119,9 +126,11 @@ impl CacheSettings {
             );
             return Err(SettingError::new("upstream_keys", why));
         }
-        if self.retention == Some(0) {
-            let why = "0 seconds would keep nothing; reset it to get the server's default";
-            return Err(SettingError::new("retention", why));
+        let kept =
+            [("retention", self.retention), ("max_age", self.max_age), ("max_size", self.max_size)];
+        if let Some((field, _)) = kept.into_iter().find(|(_, value)| *value == Some(0)) {
+            let why = "0 would keep nothing; reset it to get the server's default";
+            return Err(SettingError::new(field, why));
         }
         Ok(())
     }
@@ -139,6 +148,8 @@ impl CacheSettings {
             priority: record.priority,
             upstream_keys: upstream_keys.map_err(|error| RecordError::new(what, error))?,
             retention: record.retention,
+            max_age: record.max_age,
+            max_size: record.max_size,
         })
     }
 
@@ -151,6 +162,8 @@ impl CacheSettings {
         record.priority = self.priority;
         record.upstream_keys = self.upstream_keys.iter().map(|key| key.to_string()).collect();
         record.retention = self.retention;
+        record.max_age = self.max_age;
+        record.max_size = self.max_size;
     }
 }
 
@@ -167,6 +180,10 @@ pub struct CacheChanges {
     pub upstream_keys: Option<Vec<UpstreamKey>>,
     /// See [`CacheSettings::retention`].
     pub retention: Option<Option<u64>>,
+    /// See [`CacheSettings::max_age`].
+    pub max_age: Option<Option<u64>>,
+    /// See [`CacheSettings::max_size`].
+    pub max_size: Option<Option<u64>>,
 }
 
 impl CacheChanges {
@@ -181,6 +198,8 @@ impl CacheChanges {
         set(&mut settings.priority, &self.priority);
         set(&mut settings.upstream_keys, &self.upstream_keys);
         set(&mut settings.retention, &self.retention);
+        set(&mut settings.max_age, &self.max_age);
+        set(&mut settings.max_size, &self.max_size);
     }
 }
 
@@ -209,6 +228,8 @@ mod tests {
         for (field, settings) in [
             ("priority", CacheSettings { priority: 1 << 31, ..usual() }),
             ("retention", CacheSettings { retention: Some(0), ..usual() }),
+            ("max_age", CacheSettings { max_age: Some(0), ..usual() }),
+            ("max_size", CacheSettings { max_size: Some(0), ..usual() }),
             ("upstream_keys", CacheSettings { upstream_keys: vec![key; 101], ..usual() }),
         ] {
             let message = settings.check().unwrap_err().to_string();

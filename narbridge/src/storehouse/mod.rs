@@ -15,6 +15,7 @@ use castore::{Fact, Options, Place, Store, StoreError};
 pub use error::StorehouseError;
 pub(crate) use fresh::REVOCATIONS;
 
+use crate::accesses::Keeper;
 use crate::cache::{Cache, CacheName};
 use crate::records::{CACHES, CacheRecord, RecordError, decode};
 use crate::revocations::Revocations;
@@ -28,6 +29,8 @@ pub struct Storehouse {
     /// All of them, destroyed ones included.
     caches: RwLock<Caches>,
     fresh: fresh::Fresh,
+    /// When paths were used; what was noted is written when this is dropped.
+    accesses: Keeper,
 }
 
 type Caches = HashMap<CacheName, Arc<Cache>>;
@@ -48,7 +51,9 @@ impl Storehouse {
         let key = ServerKey::load_or_make(key)?;
         let fresh = fresh::Fresh::default();
         let revocations = Arc::new(Revocations::open(store.clone())?);
-        let house = Self { store, key, revocations, caches: RwLock::default(), fresh };
+        let accesses = Keeper::start(store.clone())?;
+        let caches = RwLock::default();
+        let house = Self { store, key, revocations, caches, fresh, accesses };
         house.load_caches()?;
         Ok(house)
     }
@@ -84,6 +89,16 @@ impl Storehouse {
         let mut caches: Vec<Arc<Cache>> = self.read_caches().values().cloned().collect();
         caches.sort_by(|a, b| a.name().cmp(b.name()));
         caches
+    }
+
+    /// Writes which paths were used to the index, where it is written only every now and then. Blocks.
+    pub fn flush_accesses(&self) -> Result<(), StoreError> {
+        self.accesses.accesses().flush()
+    }
+
+    /// Before that, in seconds since 1970, it is not known which paths were used.
+    pub fn used_since(&self) -> Result<u64, StoreError> {
+        self.accesses.accesses().since()
     }
 
     fn read_caches(&self) -> RwLockReadGuard<'_, Caches> {

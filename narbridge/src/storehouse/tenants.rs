@@ -181,7 +181,14 @@ impl Storehouse {
         before: Option<&Cache>,
     ) -> Result<Cache, StorehouseError> {
         let keys = self.open_keys(name, record)?;
-        Ok(Cache::new(self.store.clone(), name.clone(), record, keys, before)?)
+        Ok(Cache::new(
+            self.store.clone(),
+            self.accesses.accesses().clone(),
+            name.clone(),
+            record,
+            keys,
+            before,
+        )?)
     }
 
     fn live(&self, name: &CacheName) -> Result<Arc<Cache>, StorehouseError> {

@@ -54,11 +54,12 @@ fn what_an_owner_decides_holds_at_once_and_after_a_crash() {
 
     let changes = json!({
         "public": true, "priority": 30, "upstream_keys": ["cache.nixos.org-1", "other"],
-        "retention": {"seconds": 86400},
+        "retention": {"seconds": 86400}, "max_age": {"seconds": 172_800}, "max_size": {"bytes": 5000},
     });
     let changed = done(&server, "PATCH", "caches/team", changes);
     assert_eq!(changed["upstream_keys"], json!([NIXOS, "other"]));
     assert_eq!(changed["retention"], 86400);
+    assert_eq!((&changed["max_age"], &changed["max_size"]), (&json!(172_800), &json!(5000)));
     let narinfo = stranger.get(&upload.narinfo_path());
     assert_eq!(narinfo.status, 200, "it is public at once");
     assert_eq!(narinfo.text().matches("\nSig: ").count(), 1);
@@ -105,6 +106,8 @@ fn what_cannot_be_is_refused_by_its_name() {
         ("PUT", "caches/new", r#"{"priority": 4000000000}"#, 400, "BadRequest", "priority: "),
         ("PUT", "caches/new", r#"{"store_dir": "nix"}"#, 400, "BadRequest", "store_dir: "),
         ("PUT", "caches/new", r#"{"retention": 0}"#, 400, "BadRequest", "retention: "),
+        ("PUT", "caches/new", r#"{"max_age": 0}"#, 400, "BadRequest", "max_age: "),
+        ("PUT", "caches/new", r#"{"max_size": 0}"#, 400, "BadRequest", "max_size: "),
         (
             "PUT",
             "caches/new",

@@ -191,15 +191,22 @@ fn a_cache_lives_and_dies_by_command() {
         let text = home.granary_ok(&["cache", "info", "--json", &cache]);
         serde_json::from_str(&text).expect("JSON")
     };
-    home.granary_ok(&["cache", "create", &cache, "--retention", "30d", "--upstream-key", "a-1"]);
+    let kept = ["--retention", "30d", "--max-age", "1y", "--max-size", "2GiB"];
+    let create = ["cache", "create", &cache, "--upstream-key", "a-1"];
+    home.granary_ok(&[&create[..], &kept].concat());
     let made = info();
     assert_eq!((&made["public"], &made["retention"]), (&json!(false), &json!(2_592_000)));
-    let change = ["--public", "--priority", "30", "--retention", "default"];
+    assert_eq!((&made["max_age"], &made["max_size"]), (&json!(31_536_000), &json!(2_u64 << 30)));
+    let shown = home.granary_ok(&["cache", "info", &cache]);
+    assert!(shown.contains("max age     1y after the upload\nmax size    2GiB\n"), "{shown}");
+    let kept = ["--retention", "default", "--max-age", "default", "--max-size", "default"];
+    let change = [&["--public", "--priority", "30"][..], &kept].concat();
     let keys = ["--add-upstream-key", "b-1", "--remove-upstream-key", "a-1"];
     home.granary_ok(&[&["cache", "configure", &cache][..], &change, &keys].concat());
     let changed = info();
     assert_eq!((&changed["public"], &changed["priority"]), (&json!(true), &json!(30)));
     assert_eq!((&changed["retention"], &changed["upstream_keys"]), (&Value::Null, &json!(["b-1"])));
+    assert_eq!((&changed["max_age"], &changed["max_size"]), (&Value::Null, &Value::Null));
 
     let old = made["public_keys"][0].as_str().expect("a key").to_owned();
     home.granary_ok(&["cache", "key", "rotate", &cache, "--keep-old", "1d"]);

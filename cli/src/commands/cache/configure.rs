@@ -2,7 +2,7 @@
 
 use clap::Args;
 use granary_api::ConfigureCache;
-use granary_api::cache::Retention;
+use granary_api::cache::{MaxSize, Retention};
 
 use super::CacheArgs;
 use super::show::describe;
@@ -10,6 +10,7 @@ use crate::duration;
 use crate::failure::{Context, Failure};
 use crate::output::print;
 use crate::remote::block_on;
+use crate::size::parse_size;
 
 /// Options of `granary cache configure`.
 #[derive(Args)]
@@ -31,6 +32,13 @@ pub struct Configure {
     /// Keep a path so long after its last use, such as 30d; `default` for as the server does
     #[arg(long, value_name = "TIME", value_parser = parse_retention)]
     retention: Option<Retention>,
+    /// Keep a path so long after its upload, such as 1y; `default` for as the server does
+    #[arg(long, value_name = "TIME", value_parser = parse_retention)]
+    max_age: Option<Retention>,
+    /// Let the paths take so much, as their NARs as zstd: bytes, or with KiB, MiB, GiB, TiB; `default` for
+    /// as the server does
+    #[arg(long, value_name = "SIZE", value_parser = parse_max_size)]
+    max_size: Option<MaxSize>,
     /// Leave out of pushes what this public key has signed, too; may be repeated
     #[arg(long, value_name = "KEY")]
     add_upstream_key: Vec<String>,
@@ -49,6 +57,13 @@ fn parse_retention(text: &str) -> Result<Retention, String> {
     match text {
         "default" => Ok(Retention::Default),
         text => duration::parse(text).map(Retention::Seconds),
+    }
+}
+
+fn parse_max_size(text: &str) -> Result<MaxSize, String> {
+    match text {
+        "default" => Ok(MaxSize::Default),
+        text => parse_size(text).map(MaxSize::Bytes),
     }
 }
 
@@ -74,6 +89,8 @@ impl Configure {
             priority: self.priority,
             upstream_keys,
             retention: self.retention,
+            max_age: self.max_age,
+            max_size: self.max_size,
         };
         if changes == ConfigureCache::default() {
             return Err(Failure::new("nothing to change: see granary cache configure --help"));
@@ -134,5 +151,8 @@ mod tests {
         assert_eq!(parse_retention("default"), Ok(Retention::Default));
         assert_eq!(parse_retention("30d"), Ok(Retention::Seconds(2_592_000)));
         assert!(parse_retention("never").is_err());
+        assert_eq!(parse_max_size("default"), Ok(MaxSize::Default));
+        assert_eq!(parse_max_size("5GiB"), Ok(MaxSize::Bytes(5 << 30)));
+        assert!(parse_max_size("much").is_err());
     }
 }

@@ -13,6 +13,7 @@ use crate::duration;
 use crate::failure::{Context, Failure};
 use crate::output::print;
 use crate::remote::block_on;
+use crate::size::parse_size;
 
 /// Options of `granary cache create`.
 #[derive(Args)]
@@ -38,6 +39,13 @@ pub struct Create {
     /// Keep a path so long after its last use, such as 30d [default: the server's]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     retention: Option<u64>,
+    /// Keep a path so long after its upload, such as 1y [default: as the server does]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    max_age: Option<u64>,
+    /// Let the paths take so much, as their NARs as zstd: bytes, or with KiB, MiB, GiB, TiB [default: as the
+    /// server does]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    max_size: Option<u64>,
     /// Sign with the secret key in this file, as Nix writes it [default: a new one]
     #[arg(long, value_name = "FILE")]
     signing_key: Option<PathBuf>,
@@ -58,6 +66,8 @@ impl Create {
             priority: self.priority,
             upstream_keys,
             retention: self.retention,
+            max_age: self.max_age,
+            max_size: self.max_size,
             signing_key: self.signing_key.as_deref().map(read_key).transpose()?,
         };
         let made = block_on(cache.create(&wanted))?;

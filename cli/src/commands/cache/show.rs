@@ -11,6 +11,7 @@ use crate::duration;
 use crate::failure::{Context, Failure};
 use crate::output::{print, print_json};
 use crate::remote::{RemoteArgs, block_on};
+use crate::size::write_size;
 use crate::time::utc;
 
 /// Options of `granary cache list`.
@@ -78,7 +79,14 @@ pub fn describe(info: &CacheInfo, url: &str) -> String {
         Some(seconds) => format!("{} after the last use", duration::write(seconds)),
         None => "as the server does by default".to_owned(),
     };
-    let _ = write!(text, "\nkept        {kept}\ncreated     {}", utc(info.created));
+    let _ = write!(text, "\nkept        {kept}");
+    if let Some(seconds) = info.max_age {
+        let _ = write!(text, "\nmax age     {} after the upload", duration::write(seconds));
+    }
+    if let Some(bytes) = info.max_size {
+        let _ = write!(text, "\nmax size    {}", write_size(bytes));
+    }
+    let _ = write!(text, "\ncreated     {}", utc(info.created));
     if let Some(destroyed) = info.destroyed {
         let destroyed = utc(destroyed);
         let _ = write!(text, "\ndestroyed   {destroyed}; granary cache restore brings it back");

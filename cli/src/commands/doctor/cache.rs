@@ -222,6 +222,8 @@ mod tests {
             priority: 40,
             upstream_keys: Vec::new(),
             retention: None,
+            max_age: None,
+            max_size: None,
             public_keys: vec![key.verifying_key().to_string()],
             created: 0,
             destroyed: None,

@@ -2,7 +2,7 @@
 
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
-use granary_api::cache::Retention;
+use granary_api::cache::{MaxSize, Retention};
 use granary_api::{CacheInfo, CacheList, ConfigureCache, CreateCache, DestroyPlan, Permission};
 use narbridge::cache::{CacheChanges, CacheSettings, SettingError, UpstreamKey};
 use narbridge::sizes::CacheContents;
@@ -63,6 +63,8 @@ async fn create(call: Call, name: &str) -> Result<Response, ApiError> {
         priority: wanted.priority.unwrap_or(usual.priority),
         upstream_keys: upstream_keys(wanted.upstream_keys)?.unwrap_or(usual.upstream_keys),
         retention: wanted.retention,
+        max_age: wanted.max_age,
+        max_size: wanted.max_size,
     };
     let key = keys::signing_key("signing_key", wanted.signing_key)?;
     let house = call.app.house.clone();
@@ -75,11 +77,12 @@ async fn configure(call: Call, name: &str) -> Result<Response, ApiError> {
     let either = [Permission::Configure, Permission::ConfigureRetention];
     call.caller.require_any(&either, name)?;
     let wanted: ConfigureCache = json::read(&call.headers, call.body).await?;
-    let only_retention = ConfigureCache { retention: wanted.retention, ..Default::default() };
-    if wanted != only_retention {
+    let ConfigureCache { retention, max_age, max_size, .. } = wanted;
+    let only_kept = ConfigureCache { retention, max_age, max_size, ..Default::default() };
+    if wanted != only_kept {
         call.caller.require(Permission::Configure, name)?;
     }
-    if wanted.retention.is_some() {
+    if only_kept != ConfigureCache::default() {
         call.caller.require(Permission::ConfigureRetention, name)?;
     }
     let name = known_name(name)?;
@@ -88,10 +91,9 @@ async fn configure(call: Call, name: &str) -> Result<Response, ApiError> {
         store_dir: store_dir(wanted.store_dir)?,
         priority: wanted.priority,
         upstream_keys: upstream_keys(wanted.upstream_keys)?,
-        retention: wanted.retention.map(|retention| match retention {
-            Retention::Default => None,
-            Retention::Seconds(seconds) => Some(seconds),
-        }),
+        retention: retention.map(Retention::seconds),
+        max_age: max_age.map(Retention::seconds),
+        max_size: max_size.map(MaxSize::bytes),
     };
     let house = call.app.house.clone();
     let cache = blocking(move || house.configure_cache(&name, &changes)).await?;
@@ -145,6 +147,8 @@ pub(super) fn info(cache: &Cache, caller: &Caller) -> CacheInfo {
         priority: cache.priority(),
         upstream_keys: cache.upstream_keys().iter().map(|key| key.to_string()).collect(),
         retention: cache.retention(),
+        max_age: cache.max_age(),
+        max_size: cache.max_size(),
         public_keys: cache.public_keys().map(|key| key.to_string()).collect(),
         created: cache.created(),
         destroyed: cache.destroyed(),

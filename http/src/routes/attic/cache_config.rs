@@ -132,6 +132,7 @@ async fn create(call: Call, name: &str) -> Result<Response, ApiError> {
         upstream_keys: upstream_keys(wanted.upstream_cache_key_names, &[])?
             .unwrap_or(usual.upstream_keys),
         retention: wanted.retention_period.and_then(RetentionPeriod::retention),
+        ..usual
     };
     let key = wanted.keypair.map_or(Ok(None), signing_key)?;
     let house = call.app.house.clone();
@@ -163,6 +164,7 @@ async fn configure(call: Call, name: &str) -> Result<Response, ApiError> {
         priority: wanted.priority,
         upstream_keys: upstream_keys(wanted.upstream_cache_key_names, cache.upstream_keys())?,
         retention,
+        ..CacheChanges::default()
     };
     let key = wanted.keypair.map(signing_key).transpose()?;
     let name = cache.name().clone();
