@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -52,6 +52,9 @@ pub(crate) struct Accesses {
     lost: AtomicBool,
     /// Held by who writes.
     writing: Mutex<()>,
+    /// Held by many who tell pushers which paths are there and note that, and by one who removes those
+    /// that nobody was told of.
+    pub(crate) deciding: RwLock<()>,
     bell: Mutex<Bell>,
     rung: Condvar,
 }
@@ -76,6 +79,7 @@ impl Accesses {
             noted: AtomicUsize::new(0),
             lost: AtomicBool::new(false),
             writing: Mutex::default(),
+            deciding: RwLock::default(),
             bell: Mutex::default(),
             rung: Condvar::new(),
         };

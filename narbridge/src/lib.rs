@@ -8,6 +8,7 @@
 mod accesses;
 pub mod cache;
 pub mod fsck;
+pub mod gc;
 pub mod ingest;
 pub mod nar;
 pub mod records;

@@ -274,7 +274,15 @@ pub(crate) fn nar_key(cache: u32, hash: Sha256) -> Vec<u8> {
 
 /// There when that subject, who may not read the cache, has uploaded the NAR of that name.
 pub(crate) fn nar_sender_key(cache: u32, hash: Sha256, subject: &str) -> Vec<u8> {
-    [&b"sent/"[..], &cache.to_be_bytes(), hash.as_bytes(), subject.as_bytes()].concat()
+    [&nar_sender_prefix(cache, hash)[..], subject.as_bytes()].concat()
+}
+
+pub(crate) fn nar_sender_prefix(cache: u32, hash: Sha256) -> Vec<u8> {
+    [&sent_prefix(cache)[..], hash.as_bytes()].concat()
+}
+
+pub(crate) fn sent_prefix(cache: u32) -> Vec<u8> {
+    [&b"sent/"[..], &cache.to_be_bytes()].concat()
 }
 
 pub(crate) fn file_key(cache: u32, path: &str) -> Vec<u8> {
@@ -305,5 +313,8 @@ pub(crate) fn used_key(cache: u32, hash: StorePathHash) -> Vec<u8> {
 
 /// In the index only: the NAR hash and length of a tree that has been verified.
 pub(crate) fn verified_key(tree: &Digest) -> Vec<u8> {
-    [&b"nar/"[..], tree.as_bytes()].concat()
+    [VERIFIED, tree.as_bytes()].concat()
 }
+
+/// What the keys of verified trees start with.
+pub(crate) const VERIFIED: &[u8] = b"nar/";

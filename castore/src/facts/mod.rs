@@ -74,6 +74,7 @@ pub struct Transaction {
     changes: Vec<ChangeRecord>,
     topics: Vec<&'static str>,
     required: Vec<Vec<u8>>,
+    untouched: Vec<(&'static str, u64)>,
     derived: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     secured: Option<u64>,
 }
@@ -98,6 +99,12 @@ impl Transaction {
     /// Demands that a key exists, whatever it holds. The log does not keep it.
     pub fn require(&mut self, key: Vec<u8>) {
         self.required.push(key);
+    }
+
+    /// Demands that nobody has touched a topic after `since`, which [`Facts::last_touched`] said. The log
+    /// does not keep it.
+    pub fn untouched(&mut self, topic: &'static str, since: u64) {
+        self.untouched.push((topic, since));
     }
 
     /// Sets or removes a derived value with it, see [`Store::remember`](crate::Store::remember).
@@ -322,6 +329,7 @@ impl Facts {
                     states.insert(change.key.clone(), now);
                 }
                 for topic in &waiting.transaction.topics {
+                    states.insert(topic_key(topic), sequence);
                     batch.put(topic_key(topic), sequence.to_be_bytes());
                 }
                 batch.change.extend(waiting.transaction.derived.iter().cloned());
@@ -455,17 +463,24 @@ impl Facts {
         let expected = changes.filter(|change| change.expected.is_some()).map(|change| &change.key);
         let required = group.iter().flat_map(|waiting| &waiting.transaction.required);
         let keys: Vec<&Vec<u8>> = expected.chain(required).collect();
+        let watched = group.iter().flat_map(|waiting| &waiting.transaction.untouched);
+        let topics: Vec<Vec<u8>> = watched.map(|(topic, _)| topic_key(topic)).collect();
         let in_index: Vec<Vec<u8>> = keys.iter().map(|key| index_key(key)).collect();
-        let in_index: Vec<&[u8]> =
-            in_index.iter().map(|key| &key[..]).chain([EPOCH_KEY]).collect();
-        let mut found = self.index.get_many(&in_index).map_err(storage)?;
+        let asked = in_index.iter().chain(&topics).map(|key| &key[..]).chain([EPOCH_KEY]);
+        let asked: Vec<&[u8]> = asked.collect();
+        let mut found = self.index.get_many(&asked).map_err(storage)?;
         let epoch = found.pop().flatten();
+        let touched = found.split_off(keys.len());
         let state = |(key, found): (&Vec<u8>, Option<Vec<u8>>)| {
             let fact = found.map(parse).transpose().map_err(storage)?;
             Ok((key.clone(), fact.map_or(0, |fact| fact.sequence)))
         };
         let states: Result<States, CommitError> = keys.into_iter().zip(found).map(state).collect();
-        Ok((states?, epoch))
+        let mut states = states?;
+        for (topic, touched) in topics.into_iter().zip(touched) {
+            states.insert(topic, number(touched.as_deref()));
+        }
+        Ok((states, epoch))
     }
 
     /// The sequence number of the last transaction that touched a topic; 0 if none has.
@@ -474,7 +489,8 @@ impl Facts {
     }
 }
 
-/// When each key was changed last; 0 where it does not exist.
+/// When each key was changed last, 0 where it does not exist; and when each topic was touched. Keys of
+/// facts have a word and a slash in front or are a word of their own, so none is a topic's.
 type States = HashMap<Vec<u8>, u64>;
 
 /// Whether the keys are in the states that the transaction builds on.
@@ -485,7 +501,9 @@ fn check(states: &States, transaction: &Transaction) -> Result<(), CommitError> 
         None => true,
     };
     let exist = transaction.required.iter().all(|key| state(key) != 0);
-    let hold = exist && transaction.changes.iter().all(holds);
+    let untouched =
+        transaction.untouched.iter().all(|(topic, since)| state(&topic_key(topic)) == *since);
+    let hold = exist && untouched && transaction.changes.iter().all(holds);
     if hold { Ok(()) } else { Err(CommitError::Conflict) }
 }
 

@@ -45,6 +45,18 @@ pub struct Swept {
 }
 
 impl Swept {
+    /// Both, one after the other: what waits is what the later one says.
+    pub fn and(self, later: Self) -> Self {
+        Self {
+            packs: self.packs + later.packs,
+            bytes: self.bytes + later.bytes,
+            moved: self.moved + later.moved,
+            damaged: self.damaged + later.damaged,
+            waiting: later.waiting,
+            held_by_uploads: later.held_by_uploads,
+        }
+    }
+
     /// Bytes that came back.
     pub fn freed(&self) -> u64 {
         self.bytes.saturating_sub(self.moved)

@@ -207,6 +207,11 @@ impl Store {
         Ok(self.packs.backend().tidy(older_than)?)
     }
 
+    /// The sequence number of the last transaction that is visible here.
+    pub fn last_sequence(&self) -> Result<u64, StoreError> {
+        self.applied()
+    }
+
     /// A lock for work that only one of the processes may do at a time: `None` when another one has
     /// it. Blocks for a moment.
     pub fn try_exclusive(&self, work: &str) -> Result<Option<Exclusive>, StoreError> {

@@ -39,7 +39,7 @@ pub use listing::Listing;
 pub use name::{CacheName, InvalidCacheName};
 pub use nars::{NarFile, NarName, NarUploadError, UploadedNar};
 pub use paths::{ListedPath, PathInfo};
-pub use pins::{Pin, PinError, PinName, PinReport, PinRequest, PinRevision};
+pub use pins::{PINS, Pin, PinError, PinName, PinReport, PinRequest, PinRevision};
 pub use profiles::{InvalidProfile, Profile};
 pub use publish::PublishError;
 pub use push::{PushError, PushOutcome, PushedPath, Pusher, Verified};

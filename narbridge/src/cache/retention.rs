@@ -1,6 +1,7 @@
 //! What retention has to know of a cache's paths.
 
 use std::iter::Peekable;
+use std::sync::{PoisonError, RwLockWriteGuard};
 
 use castore::{Store, StoreError};
 use nix_compat::store_path::StorePathHash;
@@ -24,6 +25,12 @@ impl Cache {
         planned_at: u64,
     ) -> Result<bool, CacheError> {
         Ok(self.accesses.last(self.number, hash)? >= Some(planned_at))
+    }
+
+    /// Keeps pushers from being told that a path is there, for as long as this is held: to be held between
+    /// the last look at whether a path is used, and its removal.
+    pub(crate) fn decide_alone(&self) -> RwLockWriteGuard<'_, ()> {
+        self.accesses.deciding.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// When a path was last used, in seconds since 1970, as far as it is known. An upload is none.

@@ -7,17 +7,18 @@ mod tenants;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use castore::{Fact, Options, Place, Store, StoreError};
 
 pub use error::StorehouseError;
-pub(crate) use fresh::REVOCATIONS;
+pub(crate) use fresh::{CACHES, REVOCATIONS};
 
 use crate::accesses::Keeper;
 use crate::cache::{Cache, CacheName};
-use crate::records::{CACHES, CacheRecord, RecordError, decode};
+use crate::records::{self, CacheRecord, RecordError, decode};
 use crate::revocations::Revocations;
 use crate::secrets::ServerKey;
 
@@ -31,6 +32,8 @@ pub struct Storehouse {
     fresh: fresh::Fresh,
     /// When paths were used; what was noted is written when this is dropped.
     accesses: Keeper,
+    /// Whether garbage is being collected.
+    pub(crate) collecting: AtomicBool,
 }
 
 type Caches = HashMap<CacheName, Arc<Cache>>;
@@ -53,7 +56,8 @@ impl Storehouse {
         let revocations = Arc::new(Revocations::open(store.clone())?);
         let accesses = Keeper::start(store.clone())?;
         let caches = RwLock::default();
-        let house = Self { store, key, revocations, caches, fresh, accesses };
+        let collecting = AtomicBool::new(false);
+        let house = Self { store, key, revocations, caches, fresh, accesses, collecting };
         house.load_caches()?;
         Ok(house)
     }
@@ -113,13 +117,13 @@ impl Storehouse {
     fn load_caches(&self) -> Result<(), StorehouseError> {
         let mut after: Option<Vec<u8>> = None;
         loop {
-            let page = self.store.scan_facts(CACHES, after.as_deref(), 100)?;
+            let page = self.store.scan_facts(records::CACHES, after.as_deref(), 100)?;
             let Some((last, _)) = page.last() else {
                 return Ok(());
             };
             after = Some(last.clone());
             for (key, fact) in page {
-                self.load_cache(&String::from_utf8_lossy(&key[CACHES.len()..]), &fact)?;
+                self.load_cache(&String::from_utf8_lossy(&key[records::CACHES.len()..]), &fact)?;
             }
         }
     }

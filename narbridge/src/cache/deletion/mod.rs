@@ -12,7 +12,8 @@ use std::collections::{HashMap, HashSet};
 use nix_compat::store_path::{StorePath, StorePathHash};
 
 use super::paths::store_path;
-use super::{Cache, CacheError, References};
+use super::{Cache, CacheError, PINS, References};
+use crate::storehouse::now;
 use order::{Spared, spared, waves};
 
 /// Paths that a refusal names, at most.
@@ -72,6 +73,8 @@ fn named(by: &[String], more: usize) -> String {
 
 /// A deletion that has been thought through.
 pub struct DeletionPlan {
+    /// Up to which change of pins it was thought through.
+    pins: u64,
     references: References,
     /// What goes, in waves: what refers to a path goes in an earlier one, or in the same where paths
     /// refer to each other.
@@ -106,7 +109,7 @@ pub enum KeptWhy {
     Referred(String),
     /// The pin of that name keeps it.
     Pinned(String),
-    /// It was pushed again, or deleted by somebody else, meanwhile.
+    /// It was pushed again or deleted by somebody else, or pins were changed, meanwhile.
     Changed,
 }
 
@@ -139,6 +142,7 @@ impl Cache {
             let cache = self.name.to_string();
             return Err(DeletionError::NotHere { cache, path: *path });
         }
+        let pins = self.store.last_touched(PINS).map_err(CacheError::from)?;
         let pinned = self.pinned()?;
         let first: HashSet<StorePathHash> = match wanted.referrers {
             true => references.with_referrers(&wanted.paths).into_iter().collect(),
@@ -166,7 +170,7 @@ impl Cache {
         for path in &first {
             self.check_unneeded(*path, &references, &doomed)?;
         }
-        let mut plan = DeletionPlan { waves: Vec::new(), kept, references };
+        let mut plan = DeletionPlan { pins, waves: Vec::new(), kept, references };
         for wave in waves(&plan.references, &doomed) {
             let paths = wave.into_iter().map(|hash| self.doomed(hash, &plan.references));
             // What somebody else has deleted meanwhile need not go.
@@ -178,7 +182,7 @@ impl Cache {
     /// Deletes what was planned. When this returns it is durable, and nobody is told of the paths
     /// any more. Blocks.
     pub fn delete(&self, plan: DeletionPlan) -> Result<Deleted, CacheError> {
-        let DeletionPlan { references, waves, kept } = plan;
+        let DeletionPlan { pins, references, waves, kept } = plan;
         let mut deleted = Deleted { paths: Vec::new(), kept };
         // What has to stay, and the path that needs it.
         let mut needed: HashMap<StorePathHash, String> = HashMap::new();
@@ -192,7 +196,7 @@ impl Cache {
             }
             let facts: Vec<_> =
                 goes.iter().map(|doomed| (doomed.path.hash(), doomed.sequence)).collect();
-            for (doomed, removed) in goes.into_iter().zip(self.remove_paths(&facts)?) {
+            for (doomed, removed) in goes.into_iter().zip(self.remove_paths(&facts, Some((PINS, pins)))?) {
                 match removed {
                     true => deleted.paths.push(doomed),
                     false => stays.push((doomed, KeptWhy::Changed)),
@@ -208,10 +212,24 @@ impl Cache {
         Ok(deleted)
     }
 
-    /// The paths that pins name, each with the name of its pin, which keeps all that it refers to
-    /// as well.
+    /// The paths that pins name, and with sources what they were built from, each with the name of a
+    /// pin, which keeps all that it refers to as well.
     fn pinned(&self) -> Result<HashMap<StorePathHash, String>, CacheError> {
-        Ok(HashMap::new())
+        let (now, mut pinned, mut vault) = (now(), HashMap::new(), None);
+        for pin in self.pins()? {
+            for revision in pin.revisions.iter().filter(|revision| revision.is_live(now)) {
+                pinned.insert(revision.path.hash(), pin.name.to_string());
+                if revision.with_sources {
+                    vault = Some(pin.name.to_string());
+                }
+            }
+        }
+        if let Some(vault) = vault {
+            for root in self.pinned_roots(now)? {
+                pinned.entry(root).or_insert_with(|| vault.clone());
+            }
+        }
+        Ok(pinned)
     }
 
     /// Fails when a path that stays refers to this one.

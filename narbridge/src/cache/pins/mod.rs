@@ -17,7 +17,9 @@ pub use name::{InvalidPinName, PinName};
 pub use verify::{DamagedPath, MissingPath, Need, PinReport};
 
 use super::{Cache, CacheError, CacheName, SettingError};
-use crate::records::{PinRecord, PinRevisionRecord, RecordError, decode, pin_key, pin_prefix};
+use crate::records::{
+    PinRecord, PinRevisionRecord, RecordError, decode, path_key, pin_key, pin_prefix,
+};
 use crate::storehouse::now;
 
 /// Touched by who changes pins: see [`castore::Store::last_touched`].
@@ -190,6 +192,7 @@ impl Cache {
             pin.add(request, now);
             let mut transaction = Transaction::default();
             transaction.put(key.clone(), pin.encode(), Expected::as_read(fact.as_ref()));
+            transaction.require(path_key(self.number, request.path.hash()));
             transaction.touch(PINS);
             match self.store.commit(transaction) {
                 Ok(_) => return Ok(pin),

@@ -1,0 +1,117 @@
+//! NARs that were uploaded, and that no path is made from: the path was removed, or never published.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use castore::{CommitError, Expected, StoreError, Transaction};
+use nix_compat::nixhash::Sha256;
+
+use super::expire::Gone;
+use super::report::GcReport;
+use super::GcOptions;
+use crate::cache::Cache;
+use crate::records::{
+    NarRecord, PathRecord, decode, nar_prefix, nar_sender_prefix, path_prefix, sha256, VERIFIED,
+};
+use crate::storehouse::{Storehouse, StorehouseError, now};
+
+/// Facts that are read, and removed, at once.
+const PAGE: usize = 1000;
+
+/// How long a NAR waits for its narinfo, which Nix sends next. However short the grace period is.
+const AWAITS_NARINFO: Duration = Duration::from_secs(15 * 60);
+
+impl Storehouse {
+    /// Removes the NARs that no path is made from. What a dry run takes for gone is.
+    pub(super) fn expire_nars(
+        &self,
+        options: &GcOptions<'_>,
+        gone: &mut Gone,
+        report: &mut GcReport,
+    ) -> Result<(), StorehouseError> {
+        for cache in self.caches() {
+            if !gone.caches.contains(&cache.number()) {
+                report.nars += self.expire_nars_of(&cache, options, gone)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn expire_nars_of(
+        &self,
+        cache: &Cache,
+        options: &GcOptions<'_>,
+        gone: &mut Gone,
+    ) -> Result<u64, StorehouseError> {
+        let number = cache.number();
+        // Who publishes a path writes its NAR's fact with it: one that was not written after this belongs
+        // to a path that is seen below, or to none.
+        let before = self.store().last_sequence()?;
+        let mut named: HashSet<[u8; 16]> = HashSet::new();
+        self.each_fact(&path_prefix(number), |key, fact| {
+            let hash = <[u8; 20]>::try_from(key).map(Into::into);
+            if !hash.is_ok_and(|hash| gone.paths.contains(&(number, hash))) {
+                let record: PathRecord = decode("a path", &fact.value)?;
+                named.insert(short(sha256(&record.name, &record.nar_hash)?));
+            }
+            Ok(())
+        })?;
+        let due = now().saturating_sub(options.grace.as_secs().max(AWAITS_NARINFO.as_secs()));
+        let (mut removed, mut batch) = (0, Vec::new());
+        self.each_fact(&nar_prefix(number), |key, fact| {
+            let record: NarRecord = decode("a NAR", &fact.value)?;
+            let nar = sha256("a NAR", &record.nar_hash)?;
+            let wanted = named.contains(&short(nar)) || fact.sequence > before;
+            if !wanted && record.uploaded <= due {
+                removed += 1;
+                batch.push(([&nar_prefix(number)[..], key].concat(), fact.sequence));
+            }
+            Ok(())
+        })?;
+        if options.dry_run {
+            gone.nars.extend(batch.into_iter().map(|(key, _)| key));
+            return Ok(removed);
+        }
+        for (key, sequence) in batch {
+            let mut transaction = Transaction::default();
+            let hash = <[u8; 32]>::try_from(&key[nar_prefix(number).len()..]).map(Sha256::from);
+            transaction.remove(key, Expected::Since(sequence));
+            if let Ok(hash) = hash {
+                let senders = self.store().scan_facts(&nar_sender_prefix(number, hash), None, PAGE)?;
+                for (key, fact) in senders {
+                    transaction.remove(key, Expected::Since(fact.sequence));
+                }
+            }
+            match self.store().commit(transaction) {
+                Ok(_) => {}
+                // Somebody has come for it.
+                Err(CommitError::Conflict) => removed -= 1,
+                Err(error) => return Err(StoreError::from(error).into()),
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Forgets what was verified of trees that nothing needs.
+    pub(super) fn forget_verified(&self, live: &castore::gc::Live) -> Result<(), StorehouseError> {
+        let prefix = VERIFIED;
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page = self.store().scan_derived(prefix, after.as_deref(), PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(last.clone());
+            let unneeded = |key: &Vec<u8>| {
+                castore::Digest::from_slice(&key[prefix.len()..])
+                    .is_none_or(|tree| !live.may_need_tree(&tree))
+            };
+            let keys = page.into_iter().map(|(key, _)| key).filter(unneeded).collect::<Vec<_>>();
+            self.store().forget_all(&keys)?;
+        }
+    }
+}
+
+fn short(hash: Sha256) -> [u8; 16] {
+    let mut short = [0; 16];
+    short.copy_from_slice(&hash.as_bytes()[..16]);
+    short
+}

@@ -1,0 +1,68 @@
+//! What a run did, or would do.
+
+use castore::gc::{PackPlan, Swept};
+
+/// What becomes of a cache.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CacheReport {
+    /// Its name.
+    pub name: String,
+    /// Whether it was destroyed, and all of it goes.
+    pub destroyed: bool,
+    /// Paths that stay.
+    pub kept: u64,
+    /// Their NARs as zstd, in bytes.
+    pub kept_size: u64,
+    /// Those among them that pins keep.
+    pub pinned: u64,
+    /// Paths that go because they were not used for too long.
+    pub unused: u64,
+    /// Paths that go because they are too old.
+    pub old: u64,
+    /// Paths that go because the cache is too large.
+    pub for_space: u64,
+    /// The NARs of those that go as zstd, in bytes.
+    pub gone_size: u64,
+    /// Paths that were to go, and were used or pushed again at the last moment.
+    pub spared: u64,
+}
+
+impl CacheReport {
+    /// Paths that go.
+    pub fn gone(&self) -> u64 {
+        self.unused + self.old + self.for_space
+    }
+}
+
+/// What a run did, or would do.
+#[derive(Clone, Debug, Default)]
+pub struct GcReport {
+    /// Whether nothing was done.
+    pub dry_run: bool,
+    /// The caches of which something may go.
+    pub caches: Vec<CacheReport>,
+    /// Uploaded NARs that no path is made from, and that go.
+    pub nars: u64,
+    /// Trees that are needed.
+    pub trees: u64,
+    /// Trees and lists that are needed and lost: granary fsck says which paths they belong to.
+    pub lost: u64,
+    /// The packs, and which of them were condemned by this run.
+    pub packs: PackPlan,
+    /// What came of the packs that had been condemned.
+    pub swept: Swept,
+    /// Bytes of memory that marking took.
+    pub memory: u64,
+}
+
+impl GcReport {
+    /// Paths that go.
+    pub fn paths(&self) -> u64 {
+        self.caches.iter().map(CacheReport::gone).sum()
+    }
+
+    /// Their NARs as zstd, in bytes.
+    pub fn paths_size(&self) -> u64 {
+        self.caches.iter().map(|cache| cache.gone_size).sum()
+    }
+}
