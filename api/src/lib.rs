@@ -5,6 +5,7 @@
 //! /_granary/v1/token                             POST   -> IssuedToken     for an OIDC identity token
 //! /_granary/v1/revocations                       GET    -> Revocations
 //!                                                POST   Revoke
+//! /_granary/v1/gc                                POST   Collect        -> Collected
 //! /_granary/v1/caches                            GET    -> CacheList     ?destroyed=1
 //! /_granary/v1/caches/<cache>                    GET    -> CacheInfo
 //!                                                PUT    CreateCache    -> CacheInfo
@@ -40,6 +41,7 @@
 pub mod cache;
 pub mod duration;
 pub mod error;
+pub mod gc;
 pub mod paths;
 pub mod pattern;
 pub mod permission;

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::bytes::{PackBackend, ReadPack};
@@ -39,6 +39,8 @@ pub struct Packs {
     opened: Mutex<VecDeque<u32>>,
     /// Whether some pack does not stay: the usual case is answered without a lock.
     some_go: AtomicBool,
+    /// How many packs are gone.
+    gone: AtomicU64,
 }
 
 #[derive(Default)]
@@ -56,6 +58,7 @@ impl Packs {
             slots: RwLock::default(),
             opened: Mutex::default(),
             some_go: AtomicBool::new(false),
+            gone: AtomicU64::new(0),
         }
     }
 
@@ -115,6 +118,12 @@ impl Packs {
             slot.standing = Standing::Gone;
         }
         self.some_go.store(true, Ordering::Release);
+        self.gone.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// How many packs are gone so far: as long as it is the same, records are where they were found.
+    pub fn gone_so_far(&self) -> u64 {
+        self.gone.load(Ordering::Acquire)
     }
 
     /// Lets go of a pack that is removed: whoever reads it at this moment finishes.

@@ -95,6 +95,8 @@ enum Command {
     Store(commands::store::Store),
     /// Check a store: its packs, its index, and every path of its caches
     Fsck(commands::fsck::Fsck),
+    /// Give back what nothing needs any more: once, in a store or by its server
+    Gc(Box<commands::gc::Gc>),
     /// Copy a store to another place, verifying it on the way
     CopyStore(commands::copy_store::CopyStore),
     /// Write the completions for a shell to stdout
@@ -150,6 +152,7 @@ fn main() -> ExitCode {
         Command::Nar(nar) => nar.run(),
         Command::Store(store) => store.run(),
         Command::Fsck(fsck) => fsck.run(),
+        Command::Gc(gc) => gc.run(),
         Command::CopyStore(copy) => copy.run(),
         Command::Completions(completions) => completions.run(Cli::command()),
         Command::Man(man) => man.run(Cli::command()),

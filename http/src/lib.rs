@@ -37,6 +37,7 @@ use std::sync::Arc;
 
 use narbridge::Storehouse;
 use narbridge::cache::Copies;
+use narbridge::gc::GcOptions;
 
 pub use auth::{Auth, new_id};
 pub use oidc::{IssuerError, Issuers};
@@ -53,11 +54,13 @@ pub struct Limits {
     /// NARs of at least so many bytes, as they are sent, are to be fetched from the object store
     /// directly, where there is one.
     pub redirect_from: Option<u64>,
+    /// How garbage is collected when somebody asks for it.
+    pub collection: GcOptions<'static>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_nar_size: 64 << 30, redirect_from: None }
+        Self { max_nar_size: 64 << 30, redirect_from: None, collection: GcOptions::default() }
     }
 }
 

@@ -240,6 +240,13 @@ impl Facts {
         self.index.get(&index_key(key))?.map(parse).transpose()
     }
 
+    /// For each key, whether there is such a fact.
+    pub fn exist(&self, keys: &[Vec<u8>]) -> Result<Vec<bool>, IndexError> {
+        let keys: Vec<Vec<u8>> = keys.iter().map(|key| index_key(key)).collect();
+        let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
+        Ok(self.index.get_many(&keys)?.iter().map(Option::is_some).collect())
+    }
+
     /// Up to `limit` facts whose key starts with `prefix` and sorts after `after`.
     pub fn scan(
         &self,

@@ -171,9 +171,20 @@ impl Store {
         self.locate(kind, digest)?.ok_or(missing)
     }
 
+    /// How often records have moved so far. Where a record lies holds as long as this is the same; it can
+    /// be read with an older location as well, which takes longer.
+    pub fn moves(&self) -> u64 {
+        self.packs.gone_so_far()
+    }
+
     /// What a key holds.
     pub fn fact(&self, key: &[u8]) -> Result<Option<Fact>, StoreError> {
         Ok(self.facts.get(key)?)
+    }
+
+    /// For each key, whether there is such a fact.
+    pub fn facts_exist(&self, keys: &[Vec<u8>]) -> Result<Vec<bool>, StoreError> {
+        Ok(self.facts.exist(keys)?)
     }
 
     /// Up to `limit` facts whose key starts with `prefix` and sorts after `after`, in order.

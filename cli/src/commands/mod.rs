@@ -6,6 +6,7 @@ pub mod copy_store;
 pub mod daemon;
 pub mod doctor;
 pub mod fsck;
+pub mod gc;
 pub mod login;
 pub mod logout;
 pub mod man;

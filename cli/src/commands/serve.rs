@@ -13,6 +13,7 @@ use clap::{Args, ValueEnum};
 use granary_http::token::{Claims, PURPOSE, Verifier};
 use granary_http::{App, Auth, Limits, new_id};
 use narbridge::cache::CacheSettings;
+use narbridge::retention::Defaults;
 use narbridge::{Cache, Storehouse, StorehouseError};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::failure::{Context, Failure};
 use crate::keep::Keep;
 use crate::logging;
-use crate::maintenance;
+use crate::maintenance::{self, Collecting};
 use crate::sd_notify::notify;
 use crate::size::parse_size;
 use crate::store_place::{Place, StorePlace};
@@ -51,6 +52,8 @@ pub struct Serve {
     redirect_nars_from: Option<u64>,
     #[command(flatten)]
     keep: Keep,
+    #[command(flatten)]
+    collecting: Collecting,
 }
 
 /// What a process does.
@@ -75,17 +78,18 @@ impl Serve {
         let runtime = runtime.context(|| "cannot start threads".to_owned())?;
         let threads = || "cannot start threads".to_owned();
         house.keep_fresh().context(threads)?;
-        if self.role != Role::Api {
-            tracing::debug!(?defaults, "what is kept in caches that do not say");
-            maintenance::start(&house).context(threads)?;
-        }
+        let maintenance = match self.role {
+            Role::Api => None,
+            _ => Some(maintenance::start(&house, self.collecting, defaults).context(threads)?),
+        };
         match self.role {
             Role::Gc => runtime.block_on(self.watch_over(&house)),
             _ => {
-                let doors = Doors::of(&place, &house, self.limits())?;
+                let doors = Doors::of(&place, &house, self.limits(defaults))?;
                 runtime.block_on(self.answer(doors))
             }
         }?;
+        drop(maintenance);
         // Threads that still work on a cut-off request keep the store open; they end by themselves.
         runtime.shutdown_timeout(Duration::from_secs(10));
         // Work in the background looks at the storehouse for moments. Whoever lets go of it last closes it.
@@ -120,8 +124,12 @@ impl Serve {
         served.context(|| "serving ended".to_owned())
     }
 
-    fn limits(&self) -> Limits {
-        Limits { max_nar_size: self.max_nar_size, redirect_from: self.redirect_nars_from }
+    fn limits(&self, defaults: Defaults) -> Limits {
+        Limits {
+            max_nar_size: self.max_nar_size,
+            redirect_from: self.redirect_nars_from,
+            collection: self.collecting.options(defaults),
+        }
     }
 
     async fn listen(&self) -> Result<(TcpListener, SocketAddr), Failure> {

@@ -1,6 +1,7 @@
 //! The routes of [`granary_api`], typed.
 
 use bytes::Bytes;
+use granary_api::gc::{Collect, Collected};
 use granary_api::cache::{
     AddKey, CacheInfo, CacheList, ConfigureCache, CreateCache, KeyList, MAX_LISTED, PathList,
 };
@@ -48,6 +49,13 @@ impl Server {
     pub async fn revoke(&self, revoke: &Revoke) -> Result<(), Error> {
         let body = self.encode(revoke)?;
         self.call(Method::POST, "/revocations", Some(body), Twice::Same).await.map(drop)
+    }
+
+    /// Collects garbage, and waits for that to end.
+    pub async fn collect(&self, collect: &Collect) -> Result<Collected, Error> {
+        let body = self.encode(collect)?;
+        let response = self.call(Method::POST, "/gc", Some(body), Twice::Same).await?;
+        self.decode(&response)
     }
 
     /// The caches that we may see.

@@ -239,7 +239,7 @@ impl Cache {
         digest: &castore::Digest,
         tree: &Tree,
     ) -> Result<Arc<ZstdPlan>, NarError> {
-        if let Some(plan) = self.plans.get(digest) {
+        if let Some(plan) = self.plans.get(digest).filter(|plan| plan.is_current(&self.store)) {
             return Ok(plan);
         }
         let plan = Arc::new(ZstdPlan::new(&self.store, tree)?);

@@ -87,6 +87,7 @@ impl Cache {
     ) -> Vec<Result<u64, PublishError>> {
         let mut outcomes: Vec<Option<Result<u64, PublishError>>> =
             paths.iter().map(|_| None).collect();
+        let mut references: Vec<Option<Vec<Vec<u8>>>> = paths.iter().map(|_| None).collect();
         // The transactions of one write must not build on each other, so of two that are about the
         // same path the second waits.
         while outcomes.iter().any(Option::is_none) {
@@ -95,7 +96,16 @@ impl Cache {
                 if outcomes[index].is_some() || !hashes.insert(info.store_path.hash()) {
                     continue;
                 }
-                match self.transaction(info, nar, uploader) {
+                let here = self.references_here(info);
+                let prepared = here.and_then(|here| {
+                    let first = references[index].get_or_insert_with(|| here.clone());
+                    if first.iter().any(|reference| !here.contains(reference)) {
+                        let why = "one of them was deleted or collected just now: push it again";
+                        return Err(wrong("References", why));
+                    }
+                    self.transaction(info, nar, uploader, &here)
+                });
+                match prepared {
                     Ok((transaction, file_size)) => {
                         transactions.push(transaction);
                         at.push((index, file_size));
@@ -122,12 +132,22 @@ impl Cache {
         outcomes.into_iter().flatten().collect()
     }
 
-    /// The transaction that makes a path visible, and the length of its NAR as it is served.
+    /// The keys of the paths that this one refers to, as far as the cache has them.
+    fn references_here(&self, info: &NarInfo<'_>) -> Result<Vec<Vec<u8>>, PublishError> {
+        let others = info.references.iter().filter(|other| **other != info.store_path);
+        let keys: Vec<_> = others.map(|other| path_key(self.number, other.hash())).collect();
+        let here = self.store.facts_exist(&keys)?;
+        Ok(keys.into_iter().zip(here).filter_map(|(key, here)| here.then_some(key)).collect())
+    }
+
+    /// The transaction that makes a path visible, for as long as there are those `references`; and the
+    /// length of its NAR as it is served.
     fn transaction(
         &self,
         info: &NarInfo<'_>,
         nar: &UploadedNar,
         uploader: &str,
+        references: &[Vec<u8>],
     ) -> Result<(Transaction, u64), PublishError> {
         check_signatures(info)?;
         let hash = info.store_path.hash();
@@ -161,6 +181,8 @@ impl Cache {
         }
         let mut transaction = Transaction::default();
         transaction.secured(epoch?);
+        // What it refers to, as far as it is here, must not be collected at this very moment.
+        references.iter().for_each(|key| transaction.require(key.clone()));
         transaction.put(key, record.encode_to_vec(), expected);
         transaction.put(
             nar_key(self.number, nar.nar_hash),

@@ -199,10 +199,18 @@ impl Cache {
         }
         let root = assembly.tree().root().encode();
         let digest = Digest::of(assembly.encoded());
-        if !(assembly.is_proven() && self.is_verified(&digest, &info)?) {
-            verify(&mut assembly, &info, wanted)?;
-        }
-        let (tree, flight) = assembly.finish(self.holder())?;
+        let known = assembly.is_proven() && self.is_verified(&digest, &info)?;
+        let verified = if known { Ok(()) } else { verify(&mut assembly, &info, wanted) };
+        let finished = verified.and_then(|()| Ok(assembly.finish(self.holder())?));
+        let (tree, flight) = match finished {
+            // It was condemned, and has been collected since it was looked for.
+            Err(PushError::Assembly(AssemblyError::Store(StoreError::Missing { kind, digest })))
+                if kind == Kind::Chunk =>
+            {
+                return Ok(PushOutcome::Missing(vec![digest]));
+            }
+            finished => finished?,
+        };
         let verified = verified_value(info.nar_hash, info.nar_size);
         self.store.remember(&verified_key(&tree), &verified)?;
         let nar = UploadedNar {

@@ -27,7 +27,7 @@ use crate::storehouse::{Storehouse, StorehouseError, now};
 pub const MAX_UNNEEDED: f64 = 0.05;
 
 /// How to collect.
-#[derive(Clone)]
+#[derive(Clone, Copy, Debug)]
 pub struct GcOptions<'a> {
     /// The rules for caches that have none.
     pub defaults: Defaults,

@@ -1,6 +1,8 @@
 //! What a run did, or would do.
 
-use castore::gc::{PackPlan, Swept};
+use std::time::Duration;
+
+use castore::gc::{PackPlan, PackUse, Swept};
 
 /// What becomes of a cache.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,4 +67,52 @@ impl GcReport {
     pub fn paths_size(&self) -> u64 {
         self.caches.iter().map(|cache| cache.gone_size).sum()
     }
+
+    /// The same for whoever asked, with how long it took.
+    pub fn told(&self, took: Duration) -> granary_api::gc::GcReport {
+        let swept = &self.swept;
+        granary_api::gc::GcReport {
+            dry_run: self.dry_run,
+            paths: self.paths(),
+            paths_size: self.paths_size(),
+            caches: self.caches.iter().map(CacheReport::told).collect(),
+            nars: self.nars,
+            trees: self.trees,
+            lost: self.lost,
+            packs: told(&self.packs.all),
+            condemned: told(&self.packs.condemn),
+            waiting: told(&self.packs.condemned),
+            leased: told(&self.packs.leased),
+            removed: swept.packs,
+            removed_bytes: swept.bytes,
+            moved_bytes: swept.moved,
+            freed_bytes: swept.freed(),
+            held: swept.waiting,
+            held_by_uploads: swept.held_by_uploads,
+            damaged: swept.damaged,
+            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            memory: self.memory,
+        }
+    }
+}
+
+impl CacheReport {
+    fn told(&self) -> granary_api::gc::CacheReport {
+        granary_api::gc::CacheReport {
+            name: self.name.clone(),
+            destroyed: self.destroyed,
+            kept: self.kept,
+            kept_size: self.kept_size,
+            pinned: self.pinned,
+            unused: self.unused,
+            old: self.old,
+            for_space: self.for_space,
+            gone_size: self.gone_size,
+            spared: self.spared,
+        }
+    }
+}
+
+fn told(used: &PackUse) -> granary_api::gc::PackUse {
+    granary_api::gc::PackUse { packs: used.packs, bytes: used.bytes, needed: used.needed }
 }

@@ -47,18 +47,22 @@ impl Piece {
     }
 }
 
-/// What a NAR is put together from. Holds as long as its chunks stay where they are.
+/// What a NAR is put together from. Best as long as its chunks stay where they are; what has moved is
+/// found when it is read.
 pub struct ZstdPlan {
     pieces: Vec<Piece>,
     /// Frames of framing, one behind the other.
     framing: Vec<u8>,
     len: u64,
+    /// See [`Store::moves`].
+    moves: u64,
 }
 
 impl ZstdPlan {
     /// Plans the NAR of `tree`. Every chunk is looked up, so it is certain to be there.
     pub fn new(store: &Store, tree: &Tree) -> Result<Self, NarError> {
-        let mut plan = Self { pieces: Vec::new(), framing: Vec::new(), len: 0 };
+        let moves = store.moves();
+        let mut plan = Self { pieces: Vec::new(), framing: Vec::new(), len: 0, moves };
         let mut walk = Walk::new(tree);
         let mut framing = Vec::new();
         loop {
@@ -92,6 +96,11 @@ impl ZstdPlan {
     /// Length of the NAR as zstd.
     pub fn total_len(&self) -> u64 {
         self.len
+    }
+
+    /// Whether the chunks still lie where the plan says.
+    pub fn is_current(&self, store: &Store) -> bool {
+        self.moves == store.moves()
     }
 
     /// What the plan takes in memory, in bytes.

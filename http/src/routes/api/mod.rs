@@ -1,6 +1,7 @@
 //! Granary's own API, see `granary_api`. One file per kind of resource.
 
 pub(super) mod caches;
+mod gc;
 mod identity;
 pub(super) mod json;
 pub(super) mod keys;
@@ -85,6 +86,7 @@ async fn route(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
         ["whoami"] => identity::whoami(call).await,
         ["token"] => identity::token(call).await,
         ["revocations"] => identity::revocations(call).await,
+        ["gc"] => gc::collect(call).await,
         ["caches"] => caches::list(call).await,
         ["caches", cache] => caches::one(call, cache).await,
         ["caches", cache, "restore"] => caches::restore(call, cache).await,
