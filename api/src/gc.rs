@@ -49,6 +49,8 @@ pub struct GcReport {
     pub trees: u64,
     /// Trees and chunk lists that are needed and lost.
     pub lost: u64,
+    /// Whether no pack is written anew, because a tree or list is not there at all: a pack may be missing.
+    pub blocked: bool,
     /// The sealed packs.
     pub packs: PackUse,
     /// Those that were condemned by this run: they are written anew when the grace period is over.

@@ -25,14 +25,18 @@ pub struct Live {
     pub(super) packs: HashSet<PackId>,
     /// The epoch in which it was begun.
     pub(super) epoch: u64,
+    /// What is known to be damaged, and so counts as not being there.
+    known_damaged: HashSet<(Kind, Digest)>,
     /// By digest and holder.
     seen: HashSet<u128>,
     /// Trees that were marked, each once.
     pub trees: u64,
     /// Chunks that were marked, each wherever it appears.
     pub chunks: u64,
-    /// Trees and lists that are named, and are not there or damaged.
-    pub lost: u64,
+    /// Trees and lists that are named, and are damaged.
+    pub damaged: u64,
+    /// Trees and lists that are named, and are not there at all.
+    pub missing: u64,
 }
 
 impl Store {
@@ -44,8 +48,19 @@ impl Store {
         let rows = self.locations.row_count().max(1024);
         let filter = Filter::for_keys((rows + rows / ROOM) as usize);
         let packs = self.packs.sealed_ids();
-        let (seen, trees, chunks, lost) = (HashSet::new(), 0, 0, 0);
-        Ok(Live { store: self.clone(), filter, packs, epoch, seen, trees, chunks, lost })
+        let known_damaged = self.damaged()?.into_iter().collect();
+        Ok(Live {
+            store: self.clone(),
+            filter,
+            packs,
+            epoch,
+            known_damaged,
+            seen: HashSet::new(),
+            trees: 0,
+            chunks: 0,
+            damaged: 0,
+            missing: 0,
+        })
     }
 }
 
@@ -59,12 +74,7 @@ impl Live {
         self.trees += 1;
         let tree = match self.store.tree_uncached(digest) {
             Ok(tree) => tree,
-            Err(error) if is_lost(&error) => {
-                tracing::error!(%error, "a tree that is needed cannot be read");
-                self.lost += 1;
-                return Ok(());
-            }
-            Err(error) => return Err(error),
+            Err(error) => return self.lost(error),
         };
         for (blob, _) in tree.files() {
             match tree.list_of(&blob) {
@@ -77,16 +87,29 @@ impl Live {
                                 self.chunk(&chunk.digest, holders);
                             }
                         }
-                        Err(error) if is_lost(&error) => {
-                            tracing::error!(%error, "a chunk list that is needed cannot be read");
-                            self.lost += 1;
-                        }
-                        Err(error) => return Err(error),
+                        Err(error) => self.lost(error)?,
                     }
                 }
                 Some(_) => {}
             }
         }
+        Ok(())
+    }
+
+    /// Counts what is lost; any other error is one.
+    fn lost(&mut self, error: StoreError) -> Result<(), StoreError> {
+        match &error {
+            StoreError::Missing { kind, digest }
+                if !self.known_damaged.contains(&(*kind, *digest)) =>
+            {
+                self.missing += 1;
+            }
+            _ if error.cause() == Cause::Lost || matches!(error, StoreError::Tree(_)) => {
+                self.damaged += 1;
+            }
+            _ => return Err(error),
+        }
+        tracing::error!(%error, "something that is needed is lost: granary fsck says whose it is");
         Ok(())
     }
 
@@ -128,8 +151,4 @@ impl Live {
     pub fn weight(&self) -> u64 {
         (self.filter.words().len() * 8 + self.seen.capacity() * 17) as u64
     }
-}
-
-fn is_lost(error: &StoreError) -> bool {
-    error.cause() == Cause::Lost || matches!(error, StoreError::Tree(_))
 }

@@ -132,19 +132,42 @@ impl Locations {
     /// Where the record lies: rather where it stays than where it is condemned. What is damaged is not
     /// there.
     pub fn find(&self, digest: &Digest, kind: Kind) -> io::Result<Option<Location>> {
-        if let Some(location) = self.kept(digest, kind)? {
-            return Ok(Some(location));
-        }
-        if self.packs.all_stay() {
-            return Ok(None);
-        }
-        self.first(digest, kind, &|location| {
-            self.packs.standing(location.pack) == Standing::Condemned && !self.is_damaged(location)
+        self.while_packs_go(|| {
+            if let Some(location) = self.where_it_stays(digest, kind)? {
+                return Ok(Some(location));
+            }
+            if self.packs.all_stay() {
+                return Ok(None);
+            }
+            self.first(digest, kind, &|location| {
+                self.packs.standing(location.pack) == Standing::Condemned
+                    && !self.is_damaged(location)
+            })
         })
     }
 
     /// Where the record lies and stays.
     pub fn kept(&self, digest: &Digest, kind: Kind) -> io::Result<Option<Location>> {
+        self.while_packs_go(|| self.where_it_stays(digest, kind))
+    }
+
+    /// Looks again when a pack is removed meanwhile: what was in it has moved, perhaps to where it was
+    /// looked for before.
+    fn while_packs_go(
+        &self,
+        look: impl Fn() -> io::Result<Option<Location>>,
+    ) -> io::Result<Option<Location>> {
+        loop {
+            let gone = self.packs.gone_so_far();
+            match look() {
+                Ok(Some(location)) => return Ok(Some(location)),
+                _ if self.packs.gone_so_far() != gone => continue,
+                found => return found,
+            }
+        }
+    }
+
+    fn where_it_stays(&self, digest: &Digest, kind: Kind) -> io::Result<Option<Location>> {
         if self.packs.all_stay() {
             return self.first(digest, kind, &|location| !self.is_damaged(location));
         }
@@ -167,6 +190,11 @@ impl Locations {
         }
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner).clone();
         for segment in segments.iter().rev() {
+            // The footer of a pack that is removed at this moment.
+            let is_gone = |slot| self.packs.standing(slot) == Standing::Gone;
+            if segment.footer_of().is_some_and(is_gone) {
+                continue;
+            }
             if let Some(location) = segment.find(&self.packs, digest, kind, accept)? {
                 return Ok(Some(location));
             }

@@ -190,6 +190,10 @@ fn described(report: &GcReport) -> String {
         let lost = report.lost;
         lines.push(format!("{lost} trees or chunk lists are lost: granary fsck names their paths"));
     }
+    if report.blocked {
+        let what = "some are in no pack that is here, so no pack is written anew";
+        lines.push(format!("{what}: bring the packs back, or push or delete those paths"));
+    }
     if report.damaged > 0 {
         lines.push(format!("{} damaged records were left behind", report.damaged));
     }

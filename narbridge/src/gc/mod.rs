@@ -100,18 +100,21 @@ impl Storehouse {
         }
         let live = self.mark(&gone, progress)?;
         report.trees = live.trees;
-        report.lost = live.lost;
+        report.lost = live.missing + live.damaged;
         report.memory = live.weight();
-        if !options.dry_run && !stopped() {
+        // A pack that is missing may come back, from a backup: what its trees name must be there then.
+        report.blocked = live.missing > 0;
+        if !options.dry_run && !stopped() && !report.blocked {
             self.forget_verified(&live)?;
             report.swept = self.sweep(&live, options, progress)?;
         }
         let plan = self.store().plan_packs(&live, options.max_unneeded)?;
         report.packs = plan.clone();
         drop(live);
-        if options.dry_run || stopped() {
+        if options.dry_run || stopped() || report.blocked {
             return Ok(Some(report));
         }
+        report.tidied = self.store().tidy_objects()?;
         self.store().condemn_planned(&plan)?;
         if options.grace.is_zero() && plan.condemn.packs > 0 {
             let live = self.mark(&gone, progress)?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use castore::gc::{PackPlan, PackUse, Swept};
+use castore::gc::{PackPlan, PackUse, Swept, Tidied};
 
 /// What becomes of a cache.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,10 +49,14 @@ pub struct GcReport {
     pub trees: u64,
     /// Trees and lists that are needed and lost: granary fsck says which paths they belong to.
     pub lost: u64,
+    /// Whether no pack is written anew, because a tree or list is not there at all.
+    pub blocked: bool,
     /// The packs, and which of them were condemned by this run.
     pub packs: PackPlan,
     /// What came of the packs that had been condemned.
     pub swept: Swept,
+    /// What was put in order where packs are objects.
+    pub tidied: Tidied,
     /// Bytes of memory that marking took.
     pub memory: u64,
 }
@@ -79,6 +83,7 @@ impl GcReport {
             nars: self.nars,
             trees: self.trees,
             lost: self.lost,
+            blocked: self.blocked,
             packs: told(&self.packs.all),
             condemned: told(&self.packs.condemn),
             waiting: told(&self.packs.condemned),
