@@ -91,6 +91,11 @@ impl Packs {
         !self.some_go.load(Ordering::Acquire)
     }
 
+    /// Whether no pack is condemned.
+    pub fn none_is_condemned(&self) -> bool {
+        self.all_stay() || self.read().condemned.is_empty()
+    }
+
     /// How long the pack in a slot will be there.
     pub fn standing(&self, slot: u32) -> Standing {
         let slots = self.read();

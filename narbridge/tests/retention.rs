@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, too")]
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use castore::Options;
-use narbridge::cache::{CacheChanges, CacheSettings, Pusher};
+use narbridge::cache::{CacheChanges, CacheSettings, PinRequest, Pusher};
+use narbridge::gc::{GcOptions, GcReport};
 use narbridge::retention::{CachePlan, Defaults, Why};
 use narbridge::{Cache, Storehouse};
 use nix_compat::nar::Writer;
@@ -238,4 +239,70 @@ fn uses_of_paths_that_are_gone_are_forgotten() {
     let left = house.store().scan_derived(b"used/", None, 100).unwrap();
     let left: Vec<u8> = left.iter().map(|(key, _)| key[9]).collect();
     assert_eq!(left, [1, 3]);
+}
+
+/// Everything goes that nothing holds, at once.
+fn collect(house: &Storehouse, dry_run: bool) -> GcReport {
+    let defaults = Defaults { max_size: Some(1), ..Defaults::default() };
+    let options = GcOptions { defaults, grace: Duration::ZERO, dry_run, ..GcOptions::default() };
+    house.collect(&options, &mut |_| ()).unwrap().unwrap()
+}
+
+fn is_there(cache: &Cache, number: u8) -> bool {
+    cache.narinfo(hash(number)).unwrap().is_some()
+}
+
+fn pin(cache: &Cache, number: u8) {
+    let request = PinRequest {
+        path: format!("{}-p{number}", hash(number)).parse().unwrap(),
+        revisions: None,
+        until: None,
+        with_sources: false,
+        created_by: String::new(),
+    };
+    cache.add_pin(&"release".parse().unwrap(), &request).unwrap();
+}
+
+#[test]
+fn a_collection_takes_what_no_pin_holds_and_a_dry_run_says_what() {
+    let dir = tempfile::tempdir().unwrap();
+    let house = house(dir.path());
+    let cache = house.cache("team").unwrap();
+    publish(&cache, 1, &[]);
+    publish(&cache, 2, &[2, 1]);
+    publish(&cache, 3, &[1]);
+    publish(&cache, 4, &[]);
+    pin(&cache, 2);
+    let planned = collect(&house, true);
+    assert!((1..=4).all(|number| is_there(&cache, number)));
+    let done = collect(&house, false);
+    assert_eq!((planned.paths(), planned.paths_size()), (2, done.paths_size()));
+    assert_eq!(done.caches, planned.caches);
+    assert!(done.swept.packs > 0 && !done.blocked && done.lost == 0, "{done:?}");
+    assert_eq!([1, 2, 3, 4].map(|number| is_there(&cache, number)), [true, true, false, false]);
+    publish(&cache, 3, &[1]);
+    assert!(is_there(&cache, 3));
+    cache.remove_pin(&"release".parse().unwrap()).unwrap();
+    assert_eq!(collect(&house, false).paths(), 3);
+    // After a restart, and from the packs alone.
+    drop((cache, house));
+    std::fs::remove_dir_all(dir.path().join("index")).unwrap();
+    let house = open(dir.path());
+    let cache = house.cache("team").unwrap();
+    assert!((1..=4).all(|number| !is_there(&cache, number)));
+}
+
+#[test]
+fn a_destroyed_cache_can_be_restored_until_its_grace_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let house = house(dir.path());
+    let name = "team".parse().unwrap();
+    publish(&house.cache("team").unwrap(), 1, &[]);
+    house.destroy_cache(&name).unwrap();
+    house.collect(&GcOptions::default(), &mut |_| ()).unwrap().unwrap();
+    assert!(is_there(&house.restore_cache(&name).unwrap(), 1));
+    house.destroy_cache(&name).unwrap();
+    let report = collect(&house, false);
+    assert!(report.caches[0].destroyed && report.paths() == 1, "{report:?}");
+    assert!(!is_there(&house.restore_cache(&name).unwrap(), 1));
 }

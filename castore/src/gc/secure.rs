@@ -80,7 +80,7 @@ impl Store {
         let epoch = self.epoch();
         // What comes with a flight is stored anew where it does not stay, and what a fact named stays
         // for as long as nothing is condemned.
-        if since == epoch && (flight.is_some() || self.packs().all_stay()) {
+        if since == epoch && (flight.is_some() || self.packs().none_is_condemned()) {
             return Ok(epoch);
         }
         self.catch_up()?;
