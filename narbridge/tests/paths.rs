@@ -244,9 +244,9 @@ fn removing_a_fact_takes_the_state_it_was_read_in() {
     let read = |name| (hash(name), graph.sequence(hash(name)).unwrap());
     publish(&cache, 'b', "");
     let paths = [read('b'), read('a'), (hash('y'), 1)];
-    assert_eq!(cache.remove_paths(&paths).unwrap(), [false, true, false]);
+    assert_eq!(cache.remove_paths(&paths, None).unwrap(), [false, true, false]);
     assert_eq!(there(&cache), "b");
-    assert!(cache.remove_paths(&[]).unwrap().is_empty());
+    assert!(cache.remove_paths(&[], None).unwrap().is_empty());
 }
 
 #[test]
