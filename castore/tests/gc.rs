@@ -88,7 +88,9 @@ fn commit(store: &Arc<Store>, key: &[u8], uploaded: &Uploaded) {
         transaction.put(key.to_vec(), value.clone(), Expected::Anything);
         transaction
     };
-    store.commit_secured(&uploaded.tree, None, since, Some(&uploaded.flight), transaction).unwrap();
+    store
+        .commit_secured(&uploaded.tree, None, since, Some(&uploaded.flight), transaction)
+        .unwrap();
 }
 
 #[test]
@@ -198,7 +200,9 @@ fn chunks_that_were_sent_and_not_published_stay_for_a_while() {
             let location = source.find(Kind::Chunk, &chunk.digest).unwrap();
             let mut frames = vec![0; location.stored as usize];
             let record = [(chunk.digest, location)];
-            source.read_stored(&record, vec![&mut frames], castore::bytes::Wait::Yes).unwrap();
+            source
+                .read_stored(&record, vec![&mut frames], castore::bytes::Wait::Yes)
+                .unwrap();
             let header = castore::pack::RecordHeader::seal(
                 Kind::Chunk,
                 chunk.digest,
@@ -214,8 +218,9 @@ fn chunks_that_were_sent_and_not_published_stay_for_a_while() {
     fill(&store, 50..55);
     (50..55).for_each(|seed| remove(&store, &[seed]));
     assert!(collect(&store).packs > 0);
-    let all_there =
-        |store: &Store| sent.iter().all(|digest| store.held(&[holder], digest).unwrap().is_some());
+    let all_there = |store: &Store| {
+        sent.iter().all(|digest| store.held(&[holder], digest).unwrap().is_some())
+    };
     assert!(all_there(&store));
     // Also after a restart, which the client may not even notice.
     drop(store);
