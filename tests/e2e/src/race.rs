@@ -266,6 +266,8 @@ impl Race {
     }
 
     fn push_by_hand(&self, racer: Racer, random: &mut Random) {
+        // It is faster than all others, who want a part of the processors, too.
+        std::thread::sleep(Duration::from_millis(random.below(100)));
         let target = self.any(random, |target| matches!(target.how, How::Hand(_)));
         let How::Hand(upload) = &target.how else { panic!("it was chosen so") };
         let http = Http::with_token(&self.url(), &self.token);
@@ -311,7 +313,8 @@ impl Race {
     }
 
     fn delete(&self, racer: Racer, random: &mut Random) {
-        std::thread::sleep(Duration::from_millis(random.below(400)));
+        // Not so often that hardly anything is ever there.
+        std::thread::sleep(Duration::from_millis(random.below(1200)));
         let target = self.any(random, |_| true);
         let begun = self.ledger.begin_deletion(&target.paths);
         let body = json!({"hashes": [self.paths[target.paths[0]].0], "closure": true}).to_string();

@@ -280,7 +280,8 @@ fn a_release_that_was_pinned_with_its_sources_can_be_built_again_from_the_cache_
 fn sharing(random: &mut Random, count: usize) -> Vec<Upload> {
     let stock: Vec<_> = (0..8).map(|_| nar::file(&random.bytes(350_000), false)).collect();
     // Of two that follow each other both have the same, but for the last: that is of the first ones.
-    let shared = |number: usize| if number % 2 == 0 { number / 2 % 8 } else { number / 2 % 7 };
+    let shared =
+        |number: usize| if number.is_multiple_of(2) { number / 2 % 8 } else { number / 2 % 7 };
     (0..count).map(|number| path(random, &stock[shared(number)], 650_000, &[])).collect()
 }
 
