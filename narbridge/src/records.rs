@@ -150,6 +150,9 @@ pub struct NarRecord {
     /// When it came, or was named by a path, in seconds since 1970.
     #[prost(uint64, tag = "7")]
     pub uploaded: u64,
+    /// Whether it was written when a path was published: no narinfo is awaited any more.
+    #[prost(bool, tag = "8")]
+    pub published: bool,
 }
 
 /// A small file that a client keeps in its cache.

@@ -117,7 +117,7 @@ impl Source {
 }
 
 impl UploadedNar {
-    pub(super) fn to_record(&self, uploaded: u64) -> NarRecord {
+    pub(super) fn to_record(&self, uploaded: u64, published: bool) -> NarRecord {
         NarRecord {
             root: self.root.clone(),
             tree: self.tree.as_bytes().to_vec(),
@@ -126,6 +126,7 @@ impl UploadedNar {
             compression: self.compression.name().to_owned(),
             file_size: self.file_size,
             uploaded,
+            published,
         }
     }
 
@@ -176,7 +177,7 @@ impl Cache {
         self.store.commit_secured(tree, holder, *since, flight.as_deref(), || {
             let mut transaction = Transaction::default();
             let key = nar_key(self.number, name.hash);
-            transaction.put(key, uploaded.to_record(now()).encode_to_vec(), Expected::Anything);
+            transaction.put(key, uploaded.to_record(now(), false).encode_to_vec(), Expected::Anything);
             if let Some(subject) = blind {
                 let key = nar_sender_key(self.number, name.hash, subject);
                 transaction.put(key, Vec::new(), Expected::Anything);

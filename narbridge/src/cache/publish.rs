@@ -186,7 +186,7 @@ impl Cache {
         transaction.put(key, record.encode_to_vec(), expected);
         transaction.put(
             nar_key(self.number, nar.nar_hash),
-            by_nar_hash.to_record(now()).encode_to_vec(),
+            by_nar_hash.to_record(now(), true).encode_to_vec(),
             Expected::Anything,
         );
         Ok((transaction, record.file_size))

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use castore::{CommitError, Expected, StoreError, Transaction};
+use castore::{CommitError, Expected, Fact, StoreError, Transaction};
 use nix_compat::nixhash::Sha256;
 
 use super::expire::Gone;
@@ -11,14 +11,16 @@ use super::report::GcReport;
 use super::GcOptions;
 use crate::cache::Cache;
 use crate::records::{
-    NarRecord, PathRecord, decode, nar_prefix, nar_sender_prefix, path_prefix, sha256, VERIFIED,
+    NarRecord, PathRecord, VERIFIED, decode, nar_key, nar_prefix, nar_sender_prefix, path_prefix,
+    sha256,
 };
 use crate::storehouse::{Storehouse, StorehouseError, now};
 
 /// Facts that are read, and removed, at once.
 const PAGE: usize = 1000;
 
-/// How long a NAR waits for its narinfo, which Nix sends next. However short the grace period is.
+/// How long a NAR waits for its narinfo, which Nix sends next. However short the grace period is. One that
+/// was published since it came waits no longer.
 const AWAITS_NARINFO: Duration = Duration::from_secs(15 * 60);
 
 impl Storehouse {
@@ -56,13 +58,15 @@ impl Storehouse {
             }
             Ok(())
         })?;
-        let due = now().saturating_sub(options.grace.as_secs().max(AWAITS_NARINFO.as_secs()));
+        let due = now().saturating_sub(options.grace.as_secs());
+        let awaits = now().saturating_sub(AWAITS_NARINFO.as_secs());
         let (mut removed, mut batch) = (0, Vec::new());
         self.each_fact(&nar_prefix(number), |key, fact| {
             let record: NarRecord = decode("a NAR", &fact.value)?;
             let nar = sha256("a NAR", &record.nar_hash)?;
             let wanted = named.contains(&short(nar)) || fact.sequence > before;
-            if !wanted && record.uploaded <= due {
+            let is_due = !wanted && record.uploaded <= due;
+            if is_due && (record.uploaded <= awaits || self.was_published(number, nar, fact)?) {
                 removed += 1;
                 batch.push(([&nar_prefix(number)[..], key].concat(), fact.sequence));
             }
@@ -90,6 +94,13 @@ impl Storehouse {
             }
         }
         Ok(removed)
+    }
+
+    /// Whether a path was published with this NAR after that fact of it was written.
+    fn was_published(&self, cache: u32, nar: Sha256, fact: &Fact) -> Result<bool, StorehouseError> {
+        let Some(last) = self.store().fact(&nar_key(cache, nar))? else { return Ok(false) };
+        let record: NarRecord = decode("a NAR", &last.value)?;
+        Ok(record.published && last.sequence >= fact.sequence)
     }
 
     /// Forgets what was verified of trees that nothing needs.

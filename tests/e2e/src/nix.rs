@@ -138,6 +138,21 @@ impl Nix {
         said.lines().map(str::to_owned).collect()
     }
 
+    /// `nix path-info --store URL` of a path.
+    ///
+    /// # Errors
+    /// What it complained of.
+    pub fn path_info(&self, url: &str, path: &str) -> Result<String, String> {
+        self.attempt(None, "nix", &["path-info", "--store", url, path])
+    }
+
+    /// The NAR of what lies at `path`.
+    pub fn nar(&self, path: &Path) -> Vec<u8> {
+        let mut nar = Vec::new();
+        self.dump(path, &mut nar);
+        nar
+    }
+
     /// `nix copy` of a closure into a store, unsigned.
     pub fn copy_into(&self, store: &ChrootStore, closure: &Closure) {
         let from = format!("local?root={}", closure.root.display());

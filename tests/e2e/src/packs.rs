@@ -67,6 +67,16 @@ fn records_of(pack: &[u8]) -> Vec<Record> {
     records(pack.get(8 + 24..).unwrap_or_default())
 }
 
+/// The bytes that packs take, those of a server's that still grow among them.
+pub fn total_len(data: &Path) -> u64 {
+    packs(data).iter().map(|pack| fs::metadata(pack).map_or(0, |file| file.len())).sum()
+}
+
+/// The names of the packs that are there for good, without their ends.
+pub fn names(data: &Path) -> BTreeSet<OsString> {
+    packs(data).iter().filter_map(|pack| Some(pack.file_stem()?.to_owned())).collect()
+}
+
 /// Whatever is there for good.
 fn packs(data: &Path) -> Vec<PathBuf> {
     let backing = Backing::of(data);

@@ -43,6 +43,12 @@ impl Server {
         Self::start_in(data, arguments, &[])
     }
 
+    /// The same, on a port that nobody else is given while the server is down.
+    pub fn start_on(data: &Path, port: u16, arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        Self::spawn(Start { data: data.to_owned(), arguments, variables: Vec::new() }, port)
+    }
+
     /// The same, with more arguments and more environment.
     pub fn start_in(data: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
