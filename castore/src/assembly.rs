@@ -191,12 +191,14 @@ impl Assembly {
         let failed = |error: io::Error| StoreError::Io(error);
         let (mut run, mut encoder) = (Run::default(), FrameEncoder::new().map_err(failed)?);
         let mut claims = Claims::of(holder);
+        let mut named = Vec::new();
         let mut wrote = |pack| self.flight.wrote(pack);
         let mut rescue = Rescue::new(&self.store, &mut wrote);
         for (blob, size) in self.tree.files() {
             for chunk in self.chunks_of(&blob, size)? {
                 claims.add(&self.store, &chunk.digest)?;
                 rescue.keep(Kind::Chunk, &chunk.digest)?;
+                named.push(chunk.digest);
             }
         }
         rescue.finish()?;
@@ -207,6 +209,7 @@ impl Assembly {
         run.add(&mut encoder, Kind::Tree, tree, &self.encoded).map_err(failed)?;
         claims.append_to(&mut run).map_err(failed)?;
         self.flight.wrote(self.store.append(&run).map_err(failed)?);
+        self.store.published(holder, named.into_iter());
         Ok((tree, self.flight))
     }
 }

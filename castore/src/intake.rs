@@ -128,8 +128,10 @@ impl Intake {
     fn flush(&mut self) -> Result<(), StoreError> {
         self.claims.append_to(&mut self.run)?;
         let pack = self.store.append(&self.run)?;
+        let chunks = self.run.rows.iter().filter(|row| row.kind == Kind::Chunk);
+        self.store.heard_of(self.holder, pack, chunks.map(|row| row.digest))?;
         self.run.clear();
-        self.store.heard_of(self.holder, pack)
+        Ok(())
     }
 
     /// Appends what is left. The chunks are known from here on, and durable with the next commit.

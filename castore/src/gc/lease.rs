@@ -20,6 +20,7 @@ use std::time::Duration;
 use prost::Message;
 
 use super::now;
+use crate::Digest;
 use crate::holder::Holder;
 use crate::index::{Batch, Index, IndexError};
 use crate::pack::PackId;
@@ -51,7 +52,12 @@ struct Session {
     heard: u64,
     /// With the time at which each was first written to.
     packs: HashMap<PackId, u64>,
+    /// Chunks that were sent and are in nothing that was published yet, as far as that is known.
+    unpublished: HashSet<Digest>,
 }
+
+/// So many chunks of a session are remembered, some 60 MB. Beyond that its packs are kept until it lapses.
+const MAX_UNPUBLISHED: usize = 1_000_000;
 
 struct InFlight {
     epoch: u64,
@@ -176,7 +182,11 @@ impl Leases {
         if packs.is_empty() && batch.change.is_empty() {
             return Ok(());
         }
-        self.lock().inherited = (!packs.is_empty()).then_some(Session { heard, packs });
+        self.lock().inherited = (!packs.is_empty()).then_some(Session {
+            heard,
+            packs,
+            unpublished: HashSet::new(),
+        });
         let record = self.lock().record(now);
         batch.put(key(&self.process), record.encode_to_vec());
         self.index.apply(&batch)?;
@@ -316,20 +326,44 @@ impl Store {
         Ok(Flight { store: self.clone(), number, epoch })
     }
 
-    /// Somebody who sends chunks was heard of, and has written to a pack if one is given.
-    pub(crate) fn heard_of(&self, holder: Holder, pack: Option<PackId>) -> Result<(), StoreError> {
+    /// Somebody has sent chunks, which lie in a pack now if one is given.
+    pub(crate) fn heard_of(
+        &self,
+        holder: Holder,
+        pack: Option<PackId>,
+        chunks: impl Iterator<Item = Digest>,
+    ) -> Result<(), StoreError> {
         let now = now();
         {
             let mut state = self.leases.lock();
             if pack.is_none() && !state.sessions.contains_key(&holder) {
                 return Ok(());
             }
-            let fresh = || Session { heard: now, packs: HashMap::new() };
+            let fresh =
+                || Session { heard: now, packs: HashMap::new(), unpublished: HashSet::new() };
             let session = state.sessions.entry(holder).or_insert_with(fresh);
             session.heard = now;
             session.packs.extend(pack.map(|pack| (pack, now)));
+            let room = (MAX_UNPUBLISHED + 1).saturating_sub(session.unpublished.len());
+            session.unpublished.extend(chunks.take(room));
         }
         Ok(self.leases.write()?)
+    }
+
+    /// These chunks are in something that is about to be published, and kept by its flight. Once that is
+    /// so of all that somebody sent, no pack is kept for them any more.
+    pub(crate) fn published(&self, holder: Holder, chunks: impl Iterator<Item = Digest>) {
+        let mut state = self.leases.lock();
+        let Some(session) = state.sessions.get_mut(&holder) else { return };
+        if session.unpublished.len() > MAX_UNPUBLISHED {
+            return;
+        }
+        for chunk in chunks {
+            session.unpublished.remove(&chunk);
+        }
+        if session.unpublished.is_empty() {
+            state.sessions.remove(&holder);
+        }
     }
 
     /// Keeps the leases of this process from lapsing. Where others share the index this has to be called

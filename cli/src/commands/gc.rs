@@ -179,6 +179,10 @@ fn described(report: &GcReport) -> String {
         let unneeded = DecimalBytes(condemned.bytes - condemned.needed);
         lines.push(format!("{} {to_be}condemned: {unneeded} to come back", packs(condemned.packs)));
     }
+    if report.leased.packs > 0 {
+        let what = "left alone, for what was sent lately and is not published yet";
+        lines.push(format!("{} {what}", packs(report.leased.packs)));
+    }
     if report.held > 0 {
         let uploads = match report.held_by_uploads {
             0 => String::new(),
