@@ -249,8 +249,8 @@ impl Store {
         self.log.append(run)
     }
 
-    pub(crate) fn append_facts(&self, run: &Run, last: u64) -> io::Result<Option<PackId>> {
-        self.log.append_facts(run, last)
+    pub(crate) fn append_missing(&self, run: &Run, last: u64) -> io::Result<Option<PackId>> {
+        self.log.append_missing(run, last)
     }
 
     /// Makes everything durable that was appended before.
