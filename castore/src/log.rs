@@ -241,10 +241,30 @@ impl Log {
     }
 
     fn append_with(&self, run: &Run, last_sequence: u64) -> io::Result<Option<PackId>> {
-        let mut state = lock(&self.state);
+        // Before the lock, which all that write want: this may read from disk.
         let mut known = Vec::with_capacity(run.rows.len());
         for row in &run.rows {
             known.push(self.shared.locations.kept(&row.digest, row.kind)?.is_some());
+        }
+        self.append_unless(known, run, last_sequence)
+    }
+
+    /// Appends a run of records of which just now none was there where it stays.
+    pub fn append_missing(&self, run: &Run, last_sequence: u64) -> io::Result<Option<PackId>> {
+        self.append_unless(vec![false; run.rows.len()], run, last_sequence)
+    }
+
+    /// Appends what is neither `known` nor has come meanwhile. What came and was sealed meanwhile is
+    /// stored twice, which does no harm.
+    fn append_unless(
+        &self,
+        mut known: Vec<bool>,
+        run: &Run,
+        last_sequence: u64,
+    ) -> io::Result<Option<PackId>> {
+        let mut state = lock(&self.state);
+        for (row, known) in run.rows.iter().zip(&mut known) {
+            *known = *known || self.shared.locations.kept_recently(&row.digest, row.kind).is_some();
         }
         let deduplicated;
         let run = if known.contains(&true) {

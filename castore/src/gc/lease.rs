@@ -286,7 +286,7 @@ impl Leases {
 
 /// One upload under way. What it found to be there when it began stays until this is dropped.
 pub struct Flight {
-    store: Arc<Store>,
+    leases: Arc<Leases>,
     number: u64,
     epoch: u64,
 }
@@ -300,7 +300,7 @@ impl Flight {
     /// Something of it lies in this pack.
     pub(crate) fn wrote(&self, pack: Option<PackId>) {
         let Some(pack) = pack else { return };
-        if let Some(flight) = self.store.leases.lock().flights.get_mut(&self.number) {
+        if let Some(flight) = self.leases.lock().flights.get_mut(&self.number) {
             flight.packs.insert(pack);
         }
     }
@@ -314,16 +314,16 @@ impl fmt::Debug for Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        self.store.leases.lock().flights.remove(&self.number);
+        self.leases.lock().flights.remove(&self.number);
     }
 }
 
 impl Store {
     /// Begins a flight.
-    pub(crate) fn flight(self: &Arc<Self>) -> Result<Flight, StoreError> {
+    pub(crate) fn flight(&self) -> Result<Flight, StoreError> {
         let epoch = self.epoch();
         let number = self.leases.begin(epoch)?;
-        Ok(Flight { store: self.clone(), number, epoch })
+        Ok(Flight { leases: self.leases.clone(), number, epoch })
     }
 
     /// Somebody has sent chunks, which lie in a pack now if one is given.

@@ -121,20 +121,15 @@ impl Live {
         }
     }
 
-    /// Whether this was not looked into before, for one of the holders or at all.
+    /// Whether this was not looked into before, for one of the holders; or for nobody, if there are none.
     fn is_news(&mut self, digest: &Digest, kind: Kind, holders: &[Holder]) -> bool {
-        let key = |holder: Option<&Holder>| {
-            let mut hasher = blake3::Hasher::new();
-            hasher.update(digest.as_bytes()).update(&[kind as u8]);
-            holder.map(|holder| hasher.update(holder.as_bytes()));
-            let hash = hasher.finalize();
-            hash.as_bytes()[..16].iter().fold(0u128, |number, byte| number << 8 | u128::from(*byte))
-        };
-        let mut news = self.seen.insert(key(None));
-        for holder in holders {
-            news |= self.seen.insert(key(Some(holder)));
+        if holders.is_empty() {
+            return self.seen.insert(seen_key(digest, kind, &[]));
         }
-        news
+        // All of them, not just the first that is news.
+        holders.iter().fold(false, |news, holder| {
+            self.seen.insert(seen_key(digest, kind, holder.as_bytes())) | news
+        })
     }
 
     /// Whether a record may be needed. Facts always are.
@@ -151,4 +146,11 @@ impl Live {
     pub fn weight(&self) -> u64 {
         (self.filter.words().len() * 8 + self.seen.capacity() * 17) as u64
     }
+}
+
+/// What is remembered of a tree or list that was looked into for a holder.
+fn seen_key(digest: &Digest, kind: Kind, holder: &[u8]) -> u128 {
+    let mut hasher = blake3::Hasher::new();
+    let hash = hasher.update(digest.as_bytes()).update(&[kind as u8]).update(holder).finalize();
+    hash.as_bytes()[..16].iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
 }

@@ -16,6 +16,11 @@ const MAX_GAP: u64 = 64 * 1024;
 /// So many bytes are copied before they are made durable, and the packs they come from removed: how much
 /// more room a sweep takes, and how much of it a crash undoes.
 const BATCH: u64 = 256 * 1024 * 1024;
+/// Bytes that are appended at once, while all others that write have to wait.
+const APPENDED: usize = 1024 * 1024;
+/// Where packs take appends, so many bytes are copied before the disk has to have them: a commit waits for
+/// what lies in the same pack, whoever wrote it.
+const UNSYNCED: u64 = 32 * 1024 * 1024;
 
 /// How to sweep.
 pub struct SweepOptions<'a> {
@@ -63,6 +68,33 @@ impl Swept {
     }
 }
 
+/// What is copied, on its way to the log.
+struct Copies<'a> {
+    store: &'a Store,
+    run: Run,
+    /// The highest sequence number of the facts in it, if there are any.
+    last_sequence: u64,
+    unsynced: u64,
+}
+
+impl Copies<'_> {
+    fn append(&mut self) -> Result<(), StoreError> {
+        if self.run.rows.is_empty() {
+            return Ok(());
+        }
+        // Whether they are needed was looked up a moment ago.
+        self.store.append_missing(&self.run, self.last_sequence)?;
+        self.unsynced += self.run.bytes.len() as u64;
+        self.run.clear();
+        self.last_sequence = 0;
+        if self.unsynced >= UNSYNCED && !self.store.is_far() {
+            self.store.sync()?;
+            self.unsynced = 0;
+        }
+        Ok(())
+    }
+}
+
 /// A pack of which everything that is needed has been copied.
 struct Emptied {
     id: PackId,
@@ -97,13 +129,16 @@ impl Store {
         }
         let total = packs.len() as u64;
         let (mut emptied, mut copied) = (Vec::new(), 0);
+        let mut copies = Copies { store: self, run: Run::default(), last_sequence: 0, unsynced: 0 };
         for (done, condemned) in (0..).zip(packs) {
             progress(done, total);
             if pace.is_over() {
                 break;
             }
             let before = swept.moved;
-            if let Some(pack) = self.empty(condemned.pack, live, &mut pace, &mut swept)? {
+            if let Some(pack) =
+                self.empty(condemned.pack, live, &mut copies, &mut pace, &mut swept)?
+            {
                 emptied.push(pack);
             }
             copied += swept.moved - before;
@@ -122,6 +157,7 @@ impl Store {
         &self,
         id: PackId,
         live: &Live,
+        copies: &mut Copies<'_>,
         pace: &mut Pace<'_>,
         swept: &mut Swept,
     ) -> Result<Option<Emptied>, StoreError> {
@@ -155,7 +191,7 @@ impl Store {
             }
             let (now, later) = rest.split_at(together(rest));
             rest = later;
-            swept.moved += self.copy(id, slot, now, &footer, swept)?;
+            swept.moved += self.copy(id, slot, now, &footer, copies, swept)?;
             pace.spend(span(now).1);
         }
         Ok(Some(Emptied { id, len }))
@@ -168,14 +204,14 @@ impl Store {
         slot: u32,
         rows: &[Row],
         footer: &Footer,
+        copies: &mut Copies<'_>,
         swept: &mut Swept,
     ) -> Result<u64, StoreError> {
         let (start, len) = span(rows);
         let pack = self.packs().get(slot).map_err(PackError::io_in(id))?;
         let mut bytes = vec![0; len as usize];
         pack.read_at(start, &mut bytes).map_err(PackError::io_in(id))?;
-        let (mut run, mut facts) = (Run::default(), false);
-        let mut again = Vec::new();
+        let (mut copied, mut again) = (0, Vec::new());
         for row in rows {
             let from = (row.offset - start) as usize;
             let mut record = &bytes[from..from + HEADER_LEN + row.stored as usize];
@@ -192,16 +228,18 @@ impl Store {
                     continue;
                 }
             }
-            facts |= row.kind == Kind::Facts;
-            run.rows.push(Row { offset: run.bytes.len() as u64, ..*row });
-            run.bytes.extend_from_slice(record);
+            if row.kind == Kind::Facts {
+                copies.last_sequence = footer.last_sequence;
+            }
+            copies.run.rows.push(Row { offset: copies.run.bytes.len() as u64, ..*row });
+            copies.run.bytes.extend_from_slice(record);
+            copied += record.len() as u64;
+            if copies.run.bytes.len() >= APPENDED {
+                copies.append()?;
+            }
         }
-        if facts {
-            self.append_facts(&run, footer.last_sequence)?;
-        } else {
-            self.append(&run)?;
-        }
-        Ok(run.bytes.len() as u64)
+        copies.append()?;
+        Ok(copied)
     }
 
     /// Removes packs of which nothing is needed.

@@ -9,12 +9,13 @@
 mod filter;
 mod segment;
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 pub(crate) use filter::Filter;
 pub use segment::Segment;
@@ -59,6 +60,11 @@ struct Open {
     segment: Arc<Segment>,
     /// The segment's own file; `None` for a footer.
     path: Option<PathBuf>,
+}
+
+/// Removes the files of segments that nobody is told of any more.
+fn remove_files(obsolete: Vec<Open>) -> io::Result<()> {
+    obsolete.into_iter().filter_map(|open| open.path).try_for_each(fs::remove_file)
 }
 
 /// Finds records by kind and digest.
@@ -133,22 +139,27 @@ impl Locations {
     /// there.
     pub fn find(&self, digest: &Digest, kind: Kind) -> io::Result<Option<Location>> {
         self.while_packs_go(|| {
-            if let Some(location) = self.where_it_stays(digest, kind)? {
-                return Ok(Some(location));
-            }
             if self.packs.all_stay() {
-                return Ok(None);
+                return self.first(digest, kind, &|location| self.stays(location));
             }
-            self.first(digest, kind, &|location| {
-                self.packs.standing(location.pack) == Standing::Condemned
-                    && !self.is_damaged(location)
-            })
+            let condemned = Cell::new(None);
+            let kept = self.first(digest, kind, &|location| {
+                let standing = self.packs.standing(location.pack);
+                if standing == Standing::Gone || self.is_damaged(location) {
+                    return false;
+                }
+                if standing == Standing::Condemned && condemned.get().is_none() {
+                    condemned.set(Some(*location));
+                }
+                standing == Standing::Stays
+            })?;
+            Ok(kept.or(condemned.get()))
         })
     }
 
     /// Where the record lies and stays.
     pub fn kept(&self, digest: &Digest, kind: Kind) -> io::Result<Option<Location>> {
-        self.while_packs_go(|| self.where_it_stays(digest, kind))
+        self.while_packs_go(|| self.first(digest, kind, &|location| self.stays(location)))
     }
 
     /// Looks again when a pack is removed meanwhile: what was in it has moved, perhaps to where it was
@@ -167,13 +178,15 @@ impl Locations {
         }
     }
 
-    fn where_it_stays(&self, digest: &Digest, kind: Kind) -> io::Result<Option<Location>> {
-        if self.packs.all_stay() {
-            return self.first(digest, kind, &|location| !self.is_damaged(location));
-        }
-        self.first(digest, kind, &|location| {
-            self.packs.standing(location.pack) == Standing::Stays && !self.is_damaged(location)
-        })
+    /// The same, if no footer answers for it yet. Reads nothing.
+    pub fn kept_recently(&self, digest: &Digest, kind: Kind) -> Option<Location> {
+        let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
+        recent.get(&(*digest, kind)).filter(|location| self.stays(location)).copied()
+    }
+
+    fn stays(&self, location: &Location) -> bool {
+        (self.packs.all_stay() || self.packs.standing(location.pack) == Standing::Stays)
+            && !self.is_damaged(location)
     }
 
     fn first(
@@ -247,25 +260,43 @@ impl Locations {
     /// Forgets what only packs that are gone have: their footers, and, where they are many, their rows
     /// in segments.
     pub fn leave_out_gone(&self) -> io::Result<()> {
-        let mut open = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
         let gone = |slot: u32| self.packs.standing(slot) == Standing::Gone;
-        open.retain(|open| !open.segment.footer_of().is_some_and(gone));
-        self.publish(&open);
-        for at in 0..open.len() {
-            let (all, gone) = open[at].segment.packs().fold((0, 0), |(all, count), slot| {
-                (all + 1, count + usize::from(gone(slot)))
-            });
-            if gone * REWRITTEN_FROM < all {
-                continue;
-            }
-            let Some(obsolete) = open[at].path.clone() else { continue };
+        loop {
+            let rewritten = {
+                let mut open = self.maintenance();
+                open.retain(|open| !open.segment.footer_of().is_some_and(gone));
+                let (left, obsolete) = std::mem::take(&mut *open)
+                    .into_iter()
+                    .partition(|open| open.path.is_none() || !open.segment.packs().all(gone));
+                *open = left;
+                self.publish(&open);
+                remove_files(obsolete)?;
+                let many_gone = |open: &&Open| {
+                    let gone = open.segment.packs().filter(|slot| gone(*slot)).count();
+                    gone > 0 && gone * REWRITTEN_FROM >= open.segment.packs().count()
+                };
+                let files = open.iter().filter(|open| open.path.is_some());
+                files.clone().find(many_gone).map(|open| open.segment.clone())
+            };
+            let Some(old) = rewritten else { return Ok(()) };
+            // Without the lock: a large segment takes many seconds, and whoever seals a pack waits for it.
             let path = self.new_path()?;
-            let merged = Segment::merge(&[open[at].segment.clone()], &path, &self.packs)?;
-            open[at] = Open { segment: Arc::new(merged), path: Some(path) };
+            let new = Segment::merge(std::slice::from_ref(&old), &path, &self.packs)?;
+            let mut open = self.maintenance();
+            let new = Open { segment: Arc::new(new), path: Some(path) };
+            let place = open.iter_mut().find(|open| Arc::ptr_eq(&open.segment, &old));
+            // If it is not there any more it has been merged with others, and what is gone was left out.
+            let obsolete = match place {
+                Some(place) => std::mem::replace(place, new),
+                None => new,
+            };
             self.publish(&open);
-            fs::remove_file(obsolete)?;
+            remove_files(vec![obsolete])?;
         }
-        Ok(())
+    }
+
+    fn maintenance(&self) -> MutexGuard<'_, Vec<Open>> {
+        self.maintenance.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A pack was sealed: from here on its footer answers for its rows, which are sorted.
@@ -278,7 +309,7 @@ impl Locations {
                 Segment::merge(&[Arc::new(Segment::of_rows(slot, rows))], &path, &self.packs)?;
             Open { segment: Arc::new(segment), path: Some(path) }
         };
-        let mut open = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.maintenance();
         open.push(added);
         self.publish(&open);
         let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);

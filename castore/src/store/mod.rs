@@ -132,7 +132,7 @@ pub struct Store {
     registry: Option<Arc<Registry>>,
     flushes: members::Flushes,
     pub(crate) condemned: Seen,
-    pub(crate) leases: Leases,
+    pub(crate) leases: Arc<Leases>,
     trees: quick_cache::sync::Cache<Digest, Arc<Tree>, TreeWeight>,
     workers: Workers,
     /// Where it is noted that an embedded index was closed.
@@ -260,8 +260,8 @@ impl Store {
         self.log.append(run)
     }
 
-    pub(crate) fn append_facts(&self, run: &Run, last: u64) -> io::Result<Option<PackId>> {
-        self.log.append_facts(run, last)
+    pub(crate) fn append_missing(&self, run: &Run, last: u64) -> io::Result<Option<PackId>> {
+        self.log.append_missing(run, last)
     }
 
     /// Makes everything durable that was appended before.

@@ -135,7 +135,7 @@ impl Store {
         )?;
         let log = Arc::new(log);
         let facts = Facts::open(index.clone(), log.clone(), journal)?;
-        let leases = Leases::open(index.clone())?;
+        let leases = Arc::new(Leases::open(index.clone())?);
         let store = Arc::new(Self {
             facts,
             index,
