@@ -236,7 +236,10 @@ impl World {
             What::Reread => self.reread(member, a)?,
             What::Seal => {
                 self.store(member)?.seal_open().map_err(failed("sealing"))?;
-                self.durable(member);
+                // An index in a folder may forget what was not committed.
+                if self.site.is_shared() {
+                    self.durable(member);
+                }
             }
             What::Live => {
                 let live = self.store(member)?.live().map_err(failed("beginning to mark"))?;
@@ -665,6 +668,13 @@ impl World {
 
     /// Sweeps, with a grace period now and then; or stops after some packs.
     fn sweep(&mut self, a: u16, b: u16) -> Result<bool, Fault> {
+        let idle = |member: &Option<Member>| member.as_ref().is_some_and(|it| it.live.is_none());
+        if self.site.is_shared()
+            && a.is_multiple_of(2)
+            && let Some(other) = self.members.iter().position(idle)
+        {
+            self.rest(other)?;
+        }
         let Some(member) = self.collector() else { return Ok(false) };
         let Some(marking) = &member.live else { return Ok(false) };
         let grace = Duration::from_secs(if a.is_multiple_of(5) { 3600 } else { 0 });
@@ -692,7 +702,17 @@ impl World {
         Ok(true)
     }
 
+    /// What the process has under way is given up, and the others see it: otherwise the collector waits
+    /// for that for minutes.
+    fn rest(&mut self, member: usize) -> Result<(), Fault> {
+        self.member(member)?.give_up();
+        self.store(member)?.keep_up().map_err(failed("keeping up"))
+    }
+
     fn collect(&mut self, member: usize) -> Result<(), Fault> {
+        if self.site.is_shared() {
+            (0..self.members.len()).try_for_each(|member| self.rest(member))?;
+        }
         let op = |what| Op { what, member: member as u8, a: 4, b: 1 };
         let store = self.store(member)?;
         store.keep_up().map_err(failed("keeping up"))?;
@@ -725,10 +745,8 @@ impl World {
     }
 
     fn crash(&mut self, member: usize, a: u16) -> Result<(), Fault> {
-        if self.site.is_shared() && !a.is_multiple_of(4) {
-            // What was under way is over; otherwise the collector waits for it for ten minutes.
-            self.member(member)?.give_up();
-            self.store(member)?.keep_up().map_err(failed("keeping up"))?;
+        if self.site.is_shared() && !a.is_multiple_of(64) {
+            self.rest(member)?;
         }
         self.site.kill(member);
         self.mending.retain(|_, at| *at != member);
@@ -751,6 +769,9 @@ impl World {
     }
 
     fn restart(&mut self, member: usize) -> Result<(), Fault> {
+        if self.site.is_shared() {
+            self.rest(member)?;
+        }
         self.members[member] = None;
         self.open_again(member)
     }
