@@ -40,7 +40,7 @@ fn runs(steps: usize, make: &dyn Fn(u64) -> Site) {
         let mut dice = Dice(seed);
         let target = 60_000 + dice.below(240_000);
         let ops = match std::env::var("GRANARY_OPS") {
-            Ok(text) => text.split_whitespace().map(|op| op.parse::<Op>().unwrap()).collect(),
+            Ok(text) => parse(&text),
             Err(_) => dice.ops(steps),
         };
         let make = || make(target);
@@ -54,6 +54,36 @@ fn runs(steps: usize, make: &dyn Fn(u64) -> Site) {
             }
         }
     }
+}
+
+fn parse(text: &str) -> Vec<Op> {
+    text.split_whitespace().map(|op| op.parse().unwrap()).collect()
+}
+
+/// One list of operations, which went wrong once.
+fn replay(site: impl Fn() -> Site, text: &str) {
+    let done = shrink::run(&site, &parse(text), true);
+    done.unwrap_or_else(|(at, fault)| panic!("step {at}: {fault}"));
+}
+
+#[test]
+fn who_looks_at_the_epoch_alone_builds_on_nothing_that_is_gone() {
+    let servers = Servers::start(true);
+    let text = "begin@0:0,0 file@0:0,5 finish@0:0,0 commit@0:0,1 keepup@1:0,0 remove@0:1,0 seal@0:0,0 \
+                live@0:0,0 markall@0:0,0 condemn@0:0,0 keepup@1:0,0 live@0:0,0 markall@0:0,0 \
+                sweep@0:1,1 begin@0:0,0 file@0:0,6 finish@0:0,0 commit@0:0,2 remove@0:2,0 \
+                seal@0:0,0 live@0:0,0 markall@0:0,0 condemn@0:0,0 glance@1:0,0 begin@1:0,0 \
+                file@1:0,5 finish@1:0,0 commit@1:0,3";
+    replay(|| servers.site(0, 100_000), text);
+}
+
+#[test]
+fn an_upload_to_a_process_that_has_not_kept_up_succeeds() {
+    let servers = Servers::start(true);
+    let text = "begin@0:0,0 file@0:0,5 finish@0:0,0 commit@0:0,1 remove@0:1,0 live@0:0,0 \
+                markall@0:0,0 condemn@0:0,0 live@0:0,0 markall@0:0,0 sweep@0:1,1 begin@1:0,0 \
+                file@1:0,5 finish@1:0,0 commit@1:0,3";
+    replay(|| servers.site(0, 100_000), text);
 }
 
 #[test]

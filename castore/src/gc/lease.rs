@@ -130,7 +130,8 @@ impl State {
 
     fn record(&self, now: u64) -> Lease {
         let leased = self.leased();
-        let heard = self.sessions.values().chain(&self.inherited).map(|session| session.heard).max();
+        let heard =
+            self.sessions.values().chain(&self.inherited).map(|session| session.heard).max();
         let flights = leased.oldest.map(|_| now + FLIGHT.as_secs());
         let until = heard.map(|heard| heard + SESSION.as_secs()).max(flights).unwrap_or_default();
         let mut packs: Vec<Vec<u8>> =
@@ -311,9 +312,20 @@ impl Drop for Flight {
 impl Store {
     /// Begins a flight.
     pub(crate) fn flight(self: &Arc<Self>) -> Result<Flight, StoreError> {
-        let epoch = self.epoch();
-        let number = self.leases.begin(epoch)?;
-        Ok(Flight { store: self.clone(), number, epoch })
+        loop {
+            let epoch = self.epoch();
+            let number = self.leases.begin(epoch)?;
+            let flight = Flight { store: self.clone(), number, epoch };
+            if !self.is_shared() {
+                return Ok(flight);
+            }
+            // Another process may have condemned packs, and even removed them before it could know of this
+            // flight.
+            self.follow_epoch()?;
+            if self.epoch() == epoch {
+                return Ok(flight);
+            }
+        }
     }
 
     /// Somebody who sends chunks was heard of, and has written to a pack if one is given.

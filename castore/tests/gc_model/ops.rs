@@ -64,6 +64,8 @@ operations! {
     Restart "restart" 4,
     /// It looks at what the others did.
     KeepUp "keepup" 40,
+    /// It looks at what the collector decided, and at nothing else.
+    Glance "glance" 10,
 }
 
 /// An operation.

@@ -41,7 +41,6 @@ pub struct Tally {
     pub held: u64,
     pub crashes: u64,
     pub lost_pushes: u64,
-    pub stale: u64,
     pub read: u64,
 }
 
@@ -265,6 +264,9 @@ impl World {
                 self.restart(member)?;
                 return Ok(true);
             }
+            What::Glance => {
+                self.store(member)?.refresh_epoch().map_err(failed("looking at the epoch"))?;
+            }
             What::KeepUp => {
                 self.store(member)?.keep_up().map_err(failed("keeping up"))?;
             }
@@ -374,19 +376,12 @@ impl World {
         match done {
             Ok(_) => self.name(member, &key, files.clone()),
             Err(error) if is_missing(&error) && self.has_damaged(&files) => self.tally.refused += 1,
-            // Another process condemned and swept before this one could know of it.
-            Err(error) if is_missing(&error) && self.is_behind(begun) => self.tally.stale += 1,
             Err(error) => return Err(format!("committing an upload of {files:?}: {error}")),
         }
         if b.is_multiple_of(7) {
             self.member(member)?.uploads[at] = Some((Sending::Ready { uploaded, files }, begun));
         }
         Ok(())
-    }
-
-    /// Whether something was condemned by another process and swept since.
-    fn is_behind(&self, begun: u64) -> bool {
-        self.site.is_shared() && self.swept >= begun
     }
 
     fn has_damaged(&self, files: &[usize]) -> bool {
