@@ -41,6 +41,7 @@ pub struct Tally {
     pub held: u64,
     pub crashes: u64,
     pub lost_pushes: u64,
+    pub remade: u64,
     pub read: u64,
 }
 
@@ -743,22 +744,29 @@ impl World {
         if self.site.is_shared() && !a.is_multiple_of(64) {
             self.rest(member)?;
         }
+        let mut epoch = self.store(member)?.epoch();
         self.site.kill(member);
         self.mending.retain(|_, at| *at != member);
         self.sent.clear();
         if self.site.is_local() && a.is_multiple_of(3) {
             self.site.lose_index(member);
+            epoch = 0;
         }
         self.tally.crashes += 1;
-        self.open_again(member)?;
+        self.open_again(member, epoch)?;
         self.check(member)
     }
 
     /// What the process still held is dropped only now: none of it may matter.
-    fn open_again(&mut self, member: usize) -> Result<(), Fault> {
+    fn open_again(&mut self, member: usize, epoch: u64) -> Result<(), Fault> {
         let old = self.members[member].take();
         let store = self.site.open(member).map_err(failed("opening the store again"))?;
         drop(old);
+        if store.epoch() < epoch {
+            // The engine did not open what it had written; the index was made anew from the packs.
+            self.sent.clear();
+            self.tally.remade += 1;
+        }
         self.members[member] = Some(Member::new(store));
         Ok(())
     }
@@ -767,8 +775,9 @@ impl World {
         if self.site.is_shared() {
             self.rest(member)?;
         }
+        let epoch = self.store(member)?.epoch();
         self.members[member] = None;
-        self.open_again(member)
+        self.open_again(member, epoch)
     }
 
     /// What an operator would find out.
@@ -798,7 +807,10 @@ impl World {
             for digest in self.sent.iter().filter(|_| !self.site.is_shared()) {
                 let held = store.held(&[holder()], digest).map_err(failed("asking for a chunk"))?;
                 if held.is_none() {
-                    return Err(format!("chunk {digest} was sent and is not held any more"));
+                    let there = store.locate(Kind::Chunk, digest);
+                    let there = there.map_err(failed("locating a chunk"))?;
+                    let found = if there.is_some() { "only its claim is gone" } else { "gone" };
+                    return Err(format!("chunk {digest} was sent and is not held: {found}"));
                 }
             }
         }
@@ -857,7 +869,7 @@ impl World {
         }
         self.members[0] = None;
         self.site.lose_index(0);
-        self.open_again(0)?;
+        self.open_again(0, 0)?;
         self.collect(0)?;
         self.collect(0)?;
         self.restart(0)?;
