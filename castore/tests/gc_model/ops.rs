@@ -38,6 +38,8 @@ operations! {
     Follow "follow" 40,
     /// A key is removed.
     Remove "remove" 60,
+    /// The key is removed that a process refers to.
+    Forget "forget" 10,
     /// It is looked up where a key's chunks lie.
     Lookup "lookup" 30,
     /// They are read from there.
@@ -111,9 +113,40 @@ impl Dice {
     }
 
     pub fn ops(&mut self, count: usize) -> Vec<Op> {
-        (0..count).map(|_| self.op()).collect()
+        let mut ops = Vec::new();
+        while ops.len() < count {
+            if self.below(30) > 0 {
+                ops.push(self.op());
+                continue;
+            }
+            // What chance alone brings about too seldom, with something else in between.
+            let part = PARTS[self.below(PARTS.len() as u64) as usize];
+            let member = self.below(2) as u8;
+            for what in part {
+                ops.push(Op { what: *what, member, ..self.op() });
+                if self.below(4) == 0 {
+                    ops.push(self.op());
+                }
+            }
+        }
+        ops.truncate(count);
+        ops
     }
 }
+
+/// What is named is condemned, named anew while its packs are about to go, and no more by who named it
+/// before; or is found by an upload that ends only then.
+const PARTS: &[&[What]] = {
+    use What::*;
+    &[
+        &[Seal, Live, MarkAll, Condemn, Refer, Live, Forget, MarkAll, Follow, Sweep],
+        &[Seal, Live, MarkAll, Condemn, Refer, Follow, Live, Forget, MarkAll, Follow, Sweep],
+        &[Begin, File, Finish, Commit, Seal, Live, MarkAll, Condemn, Live, MarkAll, Commit, Sweep],
+        &[Seal, Live, MarkAll, Condemn, Begin, File, File, Finish, Live, MarkAll, Commit, Sweep],
+        &[Refer, Follow, Seal, Live, MarkAll, Condemn, Live, Forget, MarkAll, Follow, Sweep],
+        &[Seal, Live, MarkAll, Condemn, Live, MarkAll, Sweep, Crash],
+    ]
+};
 
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -12,8 +12,8 @@ use castore::gc::{Live, Pace, SweepOptions};
 use castore::pack::FrameDecoder;
 use castore::tree::Node;
 use castore::{
-    Assembly, AssemblyError, Cause, Digest, Expected, Holder, Kind, Location, Store, StoreError,
-    Transaction, Upload, Uploaded,
+    Assembly, AssemblyError, Cause, CommitError, Digest, Expected, Holder, Kind, Location, Store,
+    StoreError, Transaction, Upload, Uploaded,
 };
 
 use crate::ops::{Dice, Op, What};
@@ -53,16 +53,9 @@ struct Rest {
 
 enum Sending {
     /// With the step at which each chunk first came.
-    Underway {
-        upload: Upload,
-        files: Vec<usize>,
-        rest: Option<Rest>,
-        came: HashMap<Digest, u64>,
-    },
-    Ready {
-        uploaded: Uploaded,
-        files: Vec<usize>,
-    },
+    Underway { upload: Upload, files: Vec<usize>, rest: Option<Rest>, came: HashMap<Digest, u64> },
+    /// With the epoch in which it was secured, if it was.
+    Ready { uploaded: Uploaded, files: Vec<usize>, secured: Option<u64> },
 }
 
 struct Pushing {
@@ -72,6 +65,9 @@ struct Pushing {
 }
 
 struct Referring {
+    key: Vec<u8>,
+    /// The epoch in which the tree was secured, if it was.
+    secured: Option<u64>,
     tree: Digest,
     files: Vec<usize>,
     epoch: u64,
@@ -232,6 +228,13 @@ impl World {
             What::Refer => self.refer(member, a, b)?,
             What::Follow => self.follow(member, a, b)?,
             What::Remove => self.remove(member, &key(a))?,
+            What::Forget => {
+                let refers = &self.member(member)?.refers;
+                let key = choose(refers, a, Option::is_some).and_then(|at| refers[at].as_ref());
+                if let Some(key) = key.map(|refer| refer.key.clone()) {
+                    self.remove(member, &key)?;
+                }
+            }
             What::Lookup => self.lookup(member, a, b)?,
             What::Reread => self.reread(member, a)?,
             What::Seal => {
@@ -335,7 +338,7 @@ impl World {
         if uploaded.tree != pool::tree_of(&files) {
             return Err(format!("an upload of {files:?} has become {}", uploaded.tree));
         }
-        *slot = Some((Sending::Ready { uploaded, files }, begun));
+        *slot = Some((Sending::Ready { uploaded, files, secured: None }, begun));
         let damaged = self.damaged.iter();
         let came = damaged.filter(|(digest, since)| came.get(digest).is_some_and(|at| at > since));
         let came: Vec<Digest> = came.map(|(digest, _)| *digest).collect();
@@ -363,7 +366,7 @@ impl World {
     fn commit(&mut self, member: usize, a: u16, b: u16) -> Result<(), Fault> {
         let store = self.store(member)?;
         let Some(at) = choose(&self.member(member)?.uploads, a, is_ready) else { return Ok(()) };
-        let Some((Sending::Ready { uploaded, files }, begun)) =
+        let Some((Sending::Ready { uploaded, files, secured }, begun)) =
             self.member(member)?.uploads[at].take()
         else {
             return Ok(());
@@ -373,14 +376,32 @@ impl World {
         let value = uploaded.tree.as_bytes().to_vec();
         let transaction = || put(&key, &value);
         let (since, holder) = (flight.epoch(), Some(holder()));
-        let done = store.commit_secured(&uploaded.tree, holder, since, Some(flight), transaction);
+        let (tree, flown) = (&uploaded.tree, Some(&**flight));
+        if secured.is_none() && b.is_multiple_of(3) {
+            // Others do something before it is committed.
+            let secured = store.secure(tree, holder, since, flown);
+            match secured {
+                Err(error) if is_missing(&error) && self.has_damaged(&files) => {}
+                secured => {
+                    let secured = Some(secured.map_err(failed("securing an upload"))?);
+                    let ready = Sending::Ready { uploaded, files, secured };
+                    self.member(member)?.uploads[at] = Some((ready, begun));
+                }
+            }
+            return Ok(());
+        }
+        let done = match commit_in(&store, secured, transaction())? {
+            true => Ok(()),
+            false => store.commit_secured(tree, holder, since, flown, transaction).map(drop),
+        };
         match done {
-            Ok(_) => self.name(member, &key, files.clone()),
+            Ok(()) => self.name(member, &key, files.clone()),
             Err(error) if is_missing(&error) && self.has_damaged(&files) => self.tally.refused += 1,
             Err(error) => return Err(format!("committing an upload of {files:?}: {error}")),
         }
         if b.is_multiple_of(7) {
-            self.member(member)?.uploads[at] = Some((Sending::Ready { uploaded, files }, begun));
+            let ready = Sending::Ready { uploaded, files, secured: None };
+            self.member(member)?.uploads[at] = Some((ready, begun));
         }
         Ok(())
     }
@@ -531,7 +552,7 @@ impl World {
         let tree = Digest::from_slice(&fact.value).ok_or("a fact is not a digest")?;
         let files = self.keys.get(&key).cloned().ok_or("a removed key is there")?;
         let begun = self.step;
-        let referring = Referring { tree, files, epoch, begun };
+        let referring = Referring { key, secured: None, tree, files, epoch, begun };
         self.member(member)?.refers[usize::from(b) % 2] = Some(referring);
         Ok(())
     }
@@ -541,12 +562,24 @@ impl World {
         let refers = &mut self.member(member)?.refers;
         let at = choose(refers, a, Option::is_some).unwrap_or_default();
         let Some(referring) = refers[at].take() else { return Ok(()) };
-        let Referring { tree, files, epoch, begun } = referring;
+        let Referring { tree, files, epoch, begun, secured, .. } = &referring;
+        let (tree, files, begun) = (*tree, files.clone(), *begun);
         let key = key(b);
         let value = tree.as_bytes().to_vec();
         let transaction = || put(&key, &value);
-        match store.commit_secured(&tree, Some(holder()), epoch, None, transaction) {
-            Ok(_) => self.name(member, &key, files),
+        let done = if secured.is_none() && b.is_multiple_of(3) {
+            store.secure(&tree, Some(holder()), *epoch, None).map(Some)
+        } else if commit_in(&store, *secured, transaction())? {
+            Ok(None)
+        } else {
+            store.commit_secured(&tree, Some(holder()), *epoch, None, transaction).map(|_| None)
+        };
+        match done {
+            Ok(secured @ Some(_)) => {
+                let referring = Referring { secured, ..referring };
+                self.member(member)?.refers[at] = Some(referring);
+            }
+            Ok(None) => self.name(member, &key, files),
             // It was not named by anything for a while, and collected.
             Err(error)
                 if is_missing(&error)
@@ -897,6 +930,24 @@ fn put(key: &[u8], value: &[u8]) -> Transaction {
     let mut transaction = Transaction::default();
     transaction.put(key.to_vec(), value.to_vec(), Expected::Anything);
     transaction
+}
+
+/// Commits what was secured in an epoch. False when that is over, or it was not secured.
+fn commit_in(
+    store: &Store,
+    secured: Option<u64>,
+    mut transaction: Transaction,
+) -> Result<bool, Fault> {
+    let Some(epoch) = secured else { return Ok(false) };
+    transaction.secured(epoch);
+    match store.commit(transaction) {
+        Ok(_) => Ok(true),
+        Err(CommitError::Outdated) => {
+            store.refresh_epoch().map_err(failed("looking at the epoch"))?;
+            Ok(false)
+        }
+        Err(error) => Err(format!("committing what was secured: {error}")),
+    }
 }
 
 /// The files of a tree, in order.
