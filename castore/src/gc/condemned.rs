@@ -46,7 +46,8 @@ fn key(pack: PackId) -> Vec<u8> {
 }
 
 fn damaged() -> IndexError {
-    let source = "the list of condemned packs is damaged: rebuild the index with granary fsck --rebuild";
+    let source =
+        "the list of condemned packs is damaged: rebuild the index with granary fsck --rebuild";
     IndexError::Engine { engine: "collector", source: source.into() }
 }
 
@@ -85,12 +86,19 @@ impl Seen {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Takes in what the index says.
-    pub fn refresh(&self, index: &dyn Index, packs: &Packs) -> Result<(), IndexError> {
+    /// Takes in what the index says. `catch_up` finds out which packs are removed.
+    pub fn refresh(
+        &self,
+        index: &dyn Index,
+        packs: &Packs,
+        catch_up: impl FnOnce() -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         // The epoch first: what is condemned after it is known too early, which does no harm.
         let epoch = epoch_of(index.get(EPOCH_KEY)?.as_deref());
         let condemned: HashSet<PackId> = list(index)?.iter().map(|it| it.pack).collect();
+        // A pack that was removed is condemned no more, and must not be taken for one that stays.
+        catch_up()?;
         packs.condemn_only(condemned);
         self.epoch.store(epoch, Ordering::Release);
         Ok(())
@@ -105,7 +113,7 @@ impl Store {
 
     /// Takes in what the collector, wherever it runs, has decided meanwhile.
     pub fn refresh_epoch(&self) -> Result<(), StoreError> {
-        Ok(self.condemned.refresh(&*self.index, &self.packs)?)
+        self.condemned.refresh(&*self.index, &self.packs, || self.catch_up())
     }
 
     /// Takes it in if there is anything new.

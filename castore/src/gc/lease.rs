@@ -136,7 +136,8 @@ impl State {
 
     fn record(&self, now: u64) -> Lease {
         let leased = self.leased();
-        let heard = self.sessions.values().chain(&self.inherited).map(|session| session.heard).max();
+        let heard =
+            self.sessions.values().chain(&self.inherited).map(|session| session.heard).max();
         let flights = leased.oldest.map(|_| now + FLIGHT.as_secs());
         let until = heard.map(|heard| heard + SESSION.as_secs()).max(flights).unwrap_or_default();
         let mut packs: Vec<Vec<u8>> =
@@ -321,9 +322,20 @@ impl Drop for Flight {
 impl Store {
     /// Begins a flight.
     pub(crate) fn flight(&self) -> Result<Flight, StoreError> {
-        let epoch = self.epoch();
-        let number = self.leases.begin(epoch)?;
-        Ok(Flight { leases: self.leases.clone(), number, epoch })
+        loop {
+            let epoch = self.epoch();
+            let number = self.leases.begin(epoch)?;
+            let flight = Flight { leases: self.leases.clone(), number, epoch };
+            if !self.is_shared() {
+                return Ok(flight);
+            }
+            // Another process may have condemned packs, and even removed them before it could know of this
+            // flight.
+            self.follow_epoch()?;
+            if self.epoch() == epoch {
+                return Ok(flight);
+            }
+        }
     }
 
     /// Somebody has sent chunks, which lie in a pack now if one is given.

@@ -252,6 +252,9 @@ impl Store {
         let ids: Vec<PackId> = packs.iter().map(|pack| pack.id).collect();
         if let Some(registry) = self.registry() {
             registry.remove(&ids)?;
+            // An embedded index may forget after a crash what it was told last: where the copies lie, and
+            // that these packs are removed. Objects that are gone do not come back with it.
+            self.index.flush()?;
         }
         for id in &ids {
             self.packs().gone(*id);
