@@ -11,7 +11,7 @@ use super::report::GcReport;
 use super::GcOptions;
 use crate::cache::Cache;
 use crate::records::{
-    NarRecord, PathRecord, decode, nar_prefix, nar_sender_prefix, path_prefix, sha256, VERIFIED,
+    BROKEN, NarRecord, PathRecord, decode, nar_prefix, nar_sender_prefix, path_prefix, sha256, VERIFIED,
 };
 use crate::storehouse::{Storehouse, StorehouseError, now};
 
@@ -92,9 +92,18 @@ impl Storehouse {
         Ok(removed)
     }
 
-    /// Forgets what was verified of trees that nothing needs.
+    /// Forgets what was verified of trees that nothing needs, and that they were broken.
     pub(super) fn forget_verified(&self, live: &castore::gc::Live) -> Result<(), StorehouseError> {
-        let prefix = VERIFIED;
+        self.forget_trees(VERIFIED, live)?;
+        self.forget_trees(BROKEN, live)?;
+        Ok(self.broken().refresh()?)
+    }
+
+    fn forget_trees(
+        &self,
+        prefix: &[u8],
+        live: &castore::gc::Live,
+    ) -> Result<(), StorehouseError> {
         let mut after: Option<Vec<u8>> = None;
         loop {
             let page = self.store().scan_derived(prefix, after.as_deref(), PAGE)?;

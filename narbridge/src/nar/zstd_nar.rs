@@ -53,12 +53,15 @@ pub struct ZstdPlan {
     /// Frames of framing, one behind the other.
     framing: Vec<u8>,
     len: u64,
+    /// What was known to be damaged when chunks were looked up, see [`Store::damage_changes`].
+    damage: u64,
 }
 
 impl ZstdPlan {
     /// Plans the NAR of `tree`. Every chunk is looked up, so it is certain to be there.
     pub fn new(store: &Store, tree: &Tree) -> Result<Self, NarError> {
-        let mut plan = Self { pieces: Vec::new(), framing: Vec::new(), len: 0 };
+        let damage = store.damage_changes();
+        let mut plan = Self { pieces: Vec::new(), framing: Vec::new(), len: 0, damage };
         let mut walk = Walk::new(tree);
         let mut framing = Vec::new();
         loop {
@@ -87,6 +90,11 @@ impl ZstdPlan {
     fn add(&mut self, piece: Piece) {
         self.len += piece.len() as u64;
         self.pieces.push(piece);
+    }
+
+    /// Whether its chunks are where they were, as far as damage goes.
+    pub fn is_current(&self, store: &Store) -> bool {
+        self.damage == store.damage_changes()
     }
 
     /// Length of the NAR as zstd.
