@@ -17,6 +17,7 @@ mod output;
 mod progress;
 mod prompt;
 mod remote;
+mod scrubbing;
 mod sd_notify;
 mod server_config;
 mod size;
@@ -95,6 +96,8 @@ enum Command {
     Store(commands::store::Store),
     /// Check a store: its packs, its index, and every path of its caches
     Fsck(commands::fsck::Fsck),
+    /// Read every byte of a store, and let what is damaged count as missing
+    Scrub(commands::scrub::Scrub),
     /// Copy a store to another place, verifying it on the way
     CopyStore(commands::copy_store::CopyStore),
     /// Write the completions for a shell to stdout
@@ -150,6 +153,7 @@ fn main() -> ExitCode {
         Command::Nar(nar) => nar.run(),
         Command::Store(store) => store.run(),
         Command::Fsck(fsck) => fsck.run(),
+        Command::Scrub(scrub) => scrub.run(),
         Command::CopyStore(copy) => copy.run(),
         Command::Completions(completions) => completions.run(Cli::command()),
         Command::Man(man) => man.run(Cli::command()),

@@ -21,6 +21,7 @@ use crate::failure::{Context, Failure};
 use crate::keep::Keep;
 use crate::logging;
 use crate::maintenance;
+use crate::scrubbing::Scrubbing;
 use crate::sd_notify::notify;
 use crate::size::parse_size;
 use crate::store_place::{Place, StorePlace};
@@ -51,6 +52,10 @@ pub struct Serve {
     redirect_nars_from: Option<u64>,
     #[command(flatten)]
     keep: Keep,
+    /// Read the whole store over and over in the background, at most so many bytes per second, to
+    /// find what is damaged [default: it is found when it is read]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, env = "GRANARY_SCRUB_RATE")]
+    scrub_rate: Option<u64>,
 }
 
 /// What a process does.
@@ -79,6 +84,10 @@ impl Serve {
             tracing::debug!(?defaults, "what is kept in caches that do not say");
             maintenance::start(&house).context(threads)?;
         }
+        let scrubbing = match self.role {
+            Role::Api => None,
+            _ => Some(Scrubbing::start(&house, self.scrub_rate).context(threads)?),
+        };
         match self.role {
             Role::Gc => runtime.block_on(self.watch_over(&house)),
             _ => {
@@ -86,6 +95,7 @@ impl Serve {
                 runtime.block_on(self.answer(doors))
             }
         }?;
+        drop(scrubbing);
         // Threads that still work on a cut-off request keep the store open; they end by themselves.
         runtime.shutdown_timeout(Duration::from_secs(10));
         // Work in the background looks at the storehouse for moments. Whoever lets go of it last closes it.
