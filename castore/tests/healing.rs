@@ -8,11 +8,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use castore::fsck::Scrubbed;
-use castore::gc::Pace;
+use castore::gc::{Pace, SweepOptions};
 use castore::pack::HEADER_LEN;
-use castore::{Cause, Digest, Kind, Store};
+use castore::{Cause, Digest, Holder, Kind, Store};
 use stores::{noise, open_with, packs_of, put, upload};
 use tempfile::TempDir;
 
@@ -83,6 +84,7 @@ fn what_a_scrub_finds_damaged_is_missing_until_it_is_brought_again() {
     assert_eq!(scrub(&store, false).damaged, 0, "it is known");
     let uploaded = upload(&store, &[noise(103, 5000)]);
     put(&store, b"again", uploaded.tree.as_bytes());
+    drop(uploaded);
     for _ in 0..2 {
         assert_eq!(read(&store, &chunk(3)).unwrap(), noise(103, 5000));
         store.seal_open().unwrap();
@@ -171,4 +173,46 @@ fn a_scrub_that_was_stopped_goes_on_behind_what_it_has_read() {
         store = open_with(dir.path(), TARGET);
     }
     assert_eq!(packs, all.packs);
+}
+
+#[test]
+fn a_claim_that_is_damaged_is_made_anew_when_its_pack_is_collected() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_with(dir.path(), TARGET);
+    let (holder, contents) = (Holder::named(b"somebody"), noise(1, 5000));
+    let mut taken = store.upload().unwrap().held_by(holder);
+    taken.start_file(b"", false, 5000).unwrap();
+    taken.write(&contents).unwrap();
+    let tree = taken.finish().unwrap().tree;
+    put(&store, b"kept", tree.as_bytes());
+    // What nobody needs makes the pack worth collecting.
+    drop(upload(&store, &[noise(2, 200_000)]));
+    store.seal_open().unwrap();
+    let mut rotten = 0;
+    for pack in packs_of(dir.path()).0 {
+        let mut bytes = fs::read(&pack).unwrap();
+        let is_claim = |at: &usize| {
+            let header = &bytes[*at..];
+            header.starts_with(&0x184D_2A5C_u32.to_le_bytes()) && header[9] == Kind::Claim as u8
+        };
+        if let Some(at) = (32..bytes.len() - HEADER_LEN).find(is_claim) {
+            // Its checksum.
+            bytes[at + HEADER_LEN - 1] ^= 1;
+            fs::write(&pack, bytes).unwrap();
+            rotten += 1;
+        }
+    }
+    assert_eq!(rotten, 1);
+    let mark = || {
+        let mut live = store.live().unwrap();
+        live.tree(&tree, &[holder]).unwrap();
+        live
+    };
+    let plan = store.plan_packs(&mark(), 0.0).unwrap();
+    store.condemn_planned(&plan).unwrap();
+    let (grace, pace) = (Duration::ZERO, Pace::unbound());
+    let swept = store.sweep(&mark(), SweepOptions { grace, pace, progress: &mut |_, _| () });
+    let swept = swept.unwrap();
+    assert!(swept.packs >= 1 && swept.damaged == 0, "{swept:?}");
+    assert!(store.held(&[holder], &Digest::of(&contents)).unwrap().is_some());
 }

@@ -105,9 +105,10 @@ impl Storehouse {
                 let Ok(tree) = digest(&record.name, &record.tree) else { return Ok(()) };
                 if suspects.contains(&tree) || trees.check(&tree)?.is_err() {
                     suspects.insert(tree);
-                    named.extend(full_path(&cache, key, &record).map(|path| {
-                        (cache.name().to_string(), path, tree)
-                    }));
+                    named.extend(
+                        full_path(&cache, key, &record)
+                            .map(|path| (cache.name().to_string(), path, tree)),
+                    );
                 }
                 Ok(())
             })?;

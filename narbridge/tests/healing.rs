@@ -280,6 +280,9 @@ fn a_pack_that_is_gone_breaks_what_was_in_it() {
     let report = scrub(&house);
     assert_eq!(report.packs.lost.len(), 1, "{report:?}");
     assert_eq!(broken(&report.broken.unwrap()), [format!("other {}", path(4))]);
+    drop(house);
+    let house = open(dir.path());
+    assert!(house.cache("other").unwrap().narinfo(hash(4)).unwrap().is_none());
     publish(&house.cache("other").unwrap(), 4);
     assert!(house.cache("other").unwrap().narinfo(hash(4)).unwrap().is_some());
     (1..=3).for_each(|seed| assert_served(&team(&house), seed));

@@ -244,9 +244,10 @@ impl Locations {
         open.retain(|open| !open.segment.footer_of().is_some_and(gone));
         self.publish(&open);
         for at in 0..open.len() {
-            let (all, gone) = open[at].segment.packs().fold((0, 0), |(all, count), slot| {
-                (all + 1, count + usize::from(gone(slot)))
-            });
+            let (all, gone) = open[at]
+                .segment
+                .packs()
+                .fold((0, 0), |(all, count), slot| (all + 1, count + usize::from(gone(slot))));
             if gone * REWRITTEN_FROM < all {
                 continue;
             }

@@ -6,16 +6,16 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use castore::tree::Tree;
 use castore::gc::Flight;
+use castore::tree::Tree;
 use castore::{Cause, Expected, Store, StoreError, Transaction, Uploaded};
 use nix_compat::nixhash::Sha256;
 use prost::Message;
 
 use super::{Cache, CacheError};
+use crate::broken::Broken;
 use crate::compression::Compression;
 use crate::ingest::{Announced, IngestError, ingest};
-use crate::broken::Broken;
 use crate::nar::{
     ByteRange, EncodedNar, NarBody, NarError, PlainNar, TryWindow, ZstdNar, ZstdPlan,
 };
@@ -234,11 +234,7 @@ impl Cache {
         made.inspect_err(|error| self.broken.suspect_of(&tree, error)).map(Some)
     }
 
-    fn nar_file(
-        &self,
-        nar: UploadedNar,
-        compression: Compression,
-    ) -> Result<NarFile, CacheError> {
+    fn nar_file(&self, nar: UploadedNar, compression: Compression) -> Result<NarFile, CacheError> {
         let tree = self.store.tree(&nar.tree)?;
         let (mut zstd, mut len) = (None, Some(nar.nar_size));
         match compression {
@@ -346,7 +342,9 @@ impl NarBody for Watched {
     fn try_next_window(&mut self) -> Result<TryWindow, NarError> {
         match self.body.try_next_window() {
             // Looking into it takes time.
-            Err(NarError::Store(error)) if error.cause() == Cause::Lost => Ok(TryWindow::WouldBlock),
+            Err(NarError::Store(error)) if error.cause() == Cause::Lost => {
+                Ok(TryWindow::WouldBlock)
+            }
             tried => tried,
         }
     }

@@ -106,9 +106,7 @@ impl RenderedNarinfos {
         // The guard keeps others from reading at the same time, and an entry from being put in
         // that a publication has made obsolete meanwhile.
         match self.inner.get_value_or_guard(&hash, None) {
-            GuardResult::Value(rendered) if self.is_good(&rendered, basis) => {
-                Ok(rendered.narinfo)
-            }
+            GuardResult::Value(rendered) if self.is_good(&rendered, basis) => Ok(rendered.narinfo),
             GuardResult::Guard(guard) => {
                 let rendered = render()?;
                 let _ = guard.insert(rendered.clone());

@@ -6,12 +6,13 @@ use std::time::Duration;
 use castore::{CommitError, Expected, StoreError, Transaction};
 use nix_compat::nixhash::Sha256;
 
+use super::GcOptions;
 use super::expire::Gone;
 use super::report::GcReport;
-use super::GcOptions;
 use crate::cache::Cache;
 use crate::records::{
-    BROKEN, NarRecord, PathRecord, decode, nar_prefix, nar_sender_prefix, path_prefix, sha256, VERIFIED,
+    BROKEN, NarRecord, PathRecord, VERIFIED, decode, nar_prefix, nar_sender_prefix, path_prefix,
+    sha256,
 };
 use crate::storehouse::{Storehouse, StorehouseError, now};
 
@@ -77,7 +78,8 @@ impl Storehouse {
             let hash = <[u8; 32]>::try_from(&key[nar_prefix(number).len()..]).map(Sha256::from);
             transaction.remove(key, Expected::Since(sequence));
             if let Ok(hash) = hash {
-                let senders = self.store().scan_facts(&nar_sender_prefix(number, hash), None, PAGE)?;
+                let senders =
+                    self.store().scan_facts(&nar_sender_prefix(number, hash), None, PAGE)?;
                 for (key, fact) in senders {
                     transaction.remove(key, Expected::Since(fact.sequence));
                 }
@@ -99,11 +101,7 @@ impl Storehouse {
         Ok(self.broken().refresh()?)
     }
 
-    fn forget_trees(
-        &self,
-        prefix: &[u8],
-        live: &castore::gc::Live,
-    ) -> Result<(), StorehouseError> {
+    fn forget_trees(&self, prefix: &[u8], live: &castore::gc::Live) -> Result<(), StorehouseError> {
         let mut after: Option<Vec<u8>> = None;
         loop {
             let page = self.store().scan_derived(prefix, after.as_deref(), PAGE)?;
