@@ -15,7 +15,7 @@ use crate::gc::{Flight, Rescue};
 use crate::holder::{Claims, Holder};
 use crate::log::Run;
 use crate::pack::{FrameEncoder, Kind};
-use crate::store::{Reader, Store, StoreError};
+use crate::store::{Cause, Reader, Store, StoreError};
 use crate::tree::{ChunkList, ChunkRef, Tree, TreeError};
 
 /// Why a tree could not be assembled.
@@ -138,8 +138,14 @@ impl Assembly {
         }
         if missing.is_empty() {
             for (blob, (list, _)) in &self.lists {
-                if self.store.chunk_list(blob)?.as_ref() == Some(list) {
-                    self.unproven.remove(blob);
+                match self.store.chunk_list(blob) {
+                    Ok(known) if known.as_ref() == Some(list) => {
+                        self.unproven.remove(blob);
+                    }
+                    Ok(_) => {}
+                    // One that is damaged is replaced by this one.
+                    Err(error) if error.cause() == Cause::Lost => {}
+                    Err(error) => return Err(error.into()),
                 }
             }
         }

@@ -17,6 +17,7 @@ mod output;
 mod progress;
 mod prompt;
 mod remote;
+mod scrubbing;
 mod sd_notify;
 mod server_config;
 mod size;
@@ -97,6 +98,8 @@ enum Command {
     Fsck(commands::fsck::Fsck),
     /// Give back what nothing needs any more: once, in a store or by its server
     Gc(Box<commands::gc::Gc>),
+    /// Read every byte of a store, and let what is damaged count as missing
+    Scrub(commands::scrub::Scrub),
     /// Copy a store to another place, verifying it on the way
     CopyStore(commands::copy_store::CopyStore),
     /// Write the completions for a shell to stdout
@@ -153,6 +156,7 @@ fn main() -> ExitCode {
         Command::Store(store) => store.run(),
         Command::Fsck(fsck) => fsck.run(),
         Command::Gc(gc) => gc.run(),
+        Command::Scrub(scrub) => scrub.run(),
         Command::CopyStore(copy) => copy.run(),
         Command::Completions(completions) => completions.run(Cli::command()),
         Command::Man(man) => man.run(Cli::command()),

@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod accesses;
+mod broken;
 pub mod cache;
 pub mod fsck;
 pub mod gc;
@@ -14,6 +15,7 @@ pub mod nar;
 pub mod records;
 pub mod retention;
 pub mod revocations;
+pub mod scrub;
 pub mod secrets;
 pub mod sizes;
 pub mod storehouse;

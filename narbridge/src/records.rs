@@ -319,5 +319,13 @@ pub(crate) fn verified_key(tree: &Digest) -> Vec<u8> {
     [VERIFIED, tree.as_bytes()].concat()
 }
 
+/// In the index only: what the keys of broken trees start with.
+pub(crate) const BROKEN: &[u8] = b"broken/";
+
+/// In the index only: there when a tree is known not to be all there.
+pub(crate) fn broken_key(tree: &Digest) -> Vec<u8> {
+    [BROKEN, tree.as_bytes()].concat()
+}
+
 /// What the keys of verified trees start with.
 pub(crate) const VERIFIED: &[u8] = b"nar/";

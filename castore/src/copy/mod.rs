@@ -262,7 +262,7 @@ fn fetch(
     let (before, len) = (checker.problems.len(), pack.0.len() as u64);
     let reader: Arc<dyn ReadPack> = pack.clone();
     let subject = Subject { id: job.id, pack: reader, len, sealed: true, cut: false };
-    let checked = checker.check(&subject, &mut |_| {});
+    let checked = checker.check(&subject, &mut |_| Ok(()));
     checked.map_err(failed("cannot verify", id))?;
     drop(subject);
     if checker.problems.len() > before {

@@ -8,13 +8,16 @@ mod hands;
 mod located;
 mod pack;
 mod problem;
+mod scrub;
 mod verify;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 
 pub use problem::{Flaw, FooterFlaw, Problem};
+pub use scrub::{ScrubProgress, Scrubbed};
 
+use crate::Digest;
 use crate::bytes::{Durability, Listed, PackBackend};
 use crate::locations::Location;
 use crate::pack::{Kind, PackId};
@@ -57,11 +60,16 @@ pub struct CheckOptions<'a> {
 
 /// The records that a check found damaged, by where they lie.
 #[derive(Debug, Default)]
-pub struct Damage(HashSet<(PackId, u64)>);
+pub struct Damage(HashMap<(PackId, u64), (Kind, Digest)>);
 
 impl Damage {
-    fn add(&mut self, pack: PackId, offset: u64) {
-        self.0.insert((pack, offset));
+    fn add(&mut self, pack: PackId, offset: u64, kind: Kind, digest: Digest) {
+        self.0.insert((pack, offset), (kind, digest));
+    }
+
+    /// Each record: its pack, where it lies there, and what it should hold.
+    pub(crate) fn records(&self) -> impl Iterator<Item = (PackId, u64, Kind, Digest)> {
+        self.0.iter().map(|((pack, offset), (kind, digest))| (*pack, *offset, *kind, *digest))
     }
 
     /// Whether nothing is damaged.
@@ -80,7 +88,7 @@ impl Damage {
             && store
                 .packs()
                 .id_of(location.pack)
-                .is_ok_and(|pack| self.0.contains(&(pack, location.offset)))
+                .is_ok_and(|pack| self.0.contains_key(&(pack, location.offset)))
     }
 }
 
@@ -196,6 +204,7 @@ fn check(
                 let rows = checker.check(&subject, &mut |read| {
                     progress.bytes += read;
                     (options.progress)(progress);
+                    Ok(())
                 })?;
                 // Nobody looks facts up in packs, so packs of facts alone are known to nobody.
                 if backend.durability() == Durability::Sealed

@@ -66,9 +66,14 @@ impl Checker {
         })
     }
 
-    /// Checks a pack; `read` is told of bytes that were read. Returns its rows, as far as they are
-    /// known, in the order of the pack. Fails only where the store cannot be reached.
-    pub fn check(&mut self, subject: &Subject, read: &mut dyn FnMut(u64)) -> io::Result<Vec<Row>> {
+    /// Checks a pack; `read` is told of bytes that were read, and ends the check with an error. Returns
+    /// its rows, as far as they are known, in the order of the pack. Fails otherwise only where the store
+    /// cannot be reached.
+    pub fn check(
+        &mut self,
+        subject: &Subject,
+        read: &mut dyn FnMut(u64) -> io::Result<()>,
+    ) -> io::Result<Vec<Row>> {
         let pack = subject.id;
         self.damaged_here = 0;
         let rows = match self.rows(subject) {
@@ -171,7 +176,7 @@ impl Checker {
         &mut self,
         subject: &Subject,
         rows: &[Row],
-        read: &mut dyn FnMut(u64),
+        read: &mut dyn FnMut(u64) -> io::Result<()>,
     ) -> io::Result<()> {
         if subject.sealed {
             // What a cache on this machine holds says nothing of the pack.
@@ -193,7 +198,7 @@ impl Checker {
                 // Somewhere in there: what can be read still counts.
                 Err(_) => self.read_singly(subject, window)?,
             }
-            read(range.end - range.start);
+            read(range.end - range.start)?;
         }
         Ok(())
     }
@@ -242,7 +247,7 @@ impl Checker {
         }
         for (pack, row, flaw) in verified.damaged {
             let Row { offset, kind, digest, .. } = row;
-            self.damage.add(pack, offset);
+            self.damage.add(pack, offset, kind, digest);
             self.damaged_here += 1;
             if self.damaged_here <= MAX_NAMED {
                 self.problems.push(Problem::Record { pack, offset, kind, digest, flaw });

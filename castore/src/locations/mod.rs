@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 pub(crate) use filter::Filter;
@@ -79,6 +79,8 @@ pub struct Locations {
     /// By slot and offset.
     damaged: RwLock<HashSet<(u32, u64)>>,
     some_damaged: AtomicBool,
+    /// How often that changed.
+    damage_changes: AtomicU64,
     /// Held while the set of segments changes.
     maintenance: Mutex<Vec<Open>>,
 }
@@ -125,6 +127,7 @@ impl Locations {
             segments: RwLock::new(Arc::new(segments)),
             damaged: RwLock::default(),
             some_damaged: AtomicBool::new(false),
+            damage_changes: AtomicU64::new(0),
             maintenance: Mutex::new(open),
         })
     }
@@ -218,8 +221,25 @@ impl Locations {
     /// What lies there is damaged: it counts as not being there from now on.
     pub fn add_damaged(&self, slot: u32, offset: u64) {
         let mut damaged = self.damaged.write().unwrap_or_else(PoisonError::into_inner);
-        damaged.insert((slot, offset));
-        self.some_damaged.store(true, Ordering::Release);
+        if damaged.insert((slot, offset)) {
+            self.some_damaged.store(true, Ordering::Release);
+            self.damage_changes.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Just this is damaged, by slot and offset.
+    pub fn set_damaged(&self, all: HashSet<(u32, u64)>) {
+        let mut damaged = self.damaged.write().unwrap_or_else(PoisonError::into_inner);
+        if *damaged != all {
+            self.some_damaged.store(!all.is_empty(), Ordering::Release);
+            *damaged = all;
+            self.damage_changes.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// How often it changed what is known to be damaged.
+    pub fn damage_changes(&self) -> u64 {
+        self.damage_changes.load(Ordering::Acquire)
     }
 
     /// Whether that is known of what lies there.

@@ -153,6 +153,7 @@ impl Store {
         });
         store.refresh_epoch()?;
         store.load_damaged()?;
+        store.recheck_unsealed()?;
         store.listen();
         Ok(store)
     }

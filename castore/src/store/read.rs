@@ -53,11 +53,25 @@ impl Store {
         }
     }
 
+    /// The error of a record that was found damaged where it lies. From now on it counts as missing, so
+    /// that it can be brought again.
+    fn found_damaged(&self, digest: &Digest, location: &Location, what: &str) -> StoreError {
+        let kind = location.kind;
+        if let Err(error) = self.mark_damaged(digest, location) {
+            tracing::warn!(%error, %kind, %digest, "a damaged record could not be marked");
+        }
+        StoreError::Damaged { kind, digest: *digest, what: what.to_owned() }
+    }
+
     /// Where a record lies now whose pack was removed after it had been looked up.
     fn moved(&self, digest: &Digest, location: &Location) -> Result<Location, StoreError> {
         let kind = location.kind;
         self.catch_up()?;
-        let moved = self.find(kind, digest)?;
+        let mut moved = self.find(kind, digest)?;
+        if moved.pack == location.pack && self.is_pack_lost(location.pack)? {
+            self.lose_pack(location.pack)?;
+            moved = self.find(kind, digest)?;
+        }
         if moved.stored == location.stored && moved.pack != location.pack {
             return Ok(moved);
         }
@@ -79,6 +93,10 @@ impl Store {
             let buffers = &mut [IoSliceMut::new(&mut header), IoSliceMut::new(&mut out[start..])];
             pack.read_vectored_at(location.offset, buffers, Wait::Yes)?;
             check(digest, location, &header, &out[start..])
+        })
+        .map_err(|error| match error {
+            StoreError::Damaged { what, .. } => self.found_damaged(digest, location, &what),
+            error => error,
         })
     }
 
@@ -118,11 +136,10 @@ impl Store {
 
     /// The tree of that digest as it is encoded, checked against it.
     pub fn encoded_tree(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
-        let kind = Kind::Tree;
-        let bytes = self.named_record(kind, digest)?;
+        let location = self.find(Kind::Tree, digest)?;
+        let bytes = self.record_at(digest, &location)?;
         if Digest::of(&bytes) != *digest {
-            let what = "its bytes have another digest".to_owned();
-            return Err(StoreError::Damaged { kind, digest: *digest, what });
+            return Err(self.found_damaged(digest, &location, "its bytes have another digest"));
         }
         Ok(bytes)
     }
@@ -236,6 +253,16 @@ impl Store {
                 check(digest, location, header, buffer.as_deref().unwrap_or_default())?;
             }
             Ok(())
+        })
+        .map_err(|error| match error {
+            StoreError::Damaged { digest, what, kind } => {
+                let found = records.iter().find(|(found, at)| *found == digest && at.kind == kind);
+                match found {
+                    Some((digest, location)) => self.found_damaged(digest, location, &what),
+                    None => StoreError::Damaged { digest, what, kind },
+                }
+            }
+            error => error,
         })
     }
 
@@ -392,12 +419,11 @@ impl Reader {
     /// Appends the plain bytes of a chunk, patched and checked against its digest.
     pub fn append_chunk(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), StoreError> {
         let start = out.len();
-        self.append_decoded(chunk, out)?;
+        let location = self.append_decoded(chunk, out)?;
         if Digest::of(&out[start..]) != chunk.digest {
             out.truncate(start);
-            let (kind, digest) = (Kind::Chunk, chunk.digest);
-            let what = "its bytes have another digest".to_owned();
-            return Err(StoreError::Damaged { kind, digest, what });
+            let what = "its bytes have another digest";
+            return Err(self.store.found_damaged(&chunk.digest, &location, what));
         }
         Ok(chunk.apply_patches(&mut out[start..])?)
     }
@@ -414,7 +440,12 @@ impl Reader {
         Ok(chunk.apply_patches(&mut out[start..])?)
     }
 
-    fn append_decoded(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), StoreError> {
+    /// Appends the bytes of a chunk as they were stored. Returns where they lie.
+    fn append_decoded(
+        &mut self,
+        chunk: &ChunkRef,
+        out: &mut Vec<u8>,
+    ) -> Result<Location, StoreError> {
         let (kind, digest) = (Kind::Chunk, chunk.digest);
         let damaged = |what: &str| StoreError::Damaged { kind, digest, what: what.to_owned() };
         let location = self.store.find(kind, &digest)?;
@@ -423,6 +454,7 @@ impl Reader {
         }
         self.stored.clear();
         self.store.stored(&digest, &location, &mut self.stored)?;
-        Ok(self.decoder.append(out, &self.stored, chunk.size as usize)?)
+        self.decoder.append(out, &self.stored, chunk.size as usize)?;
+        Ok(location)
     }
 }

@@ -18,6 +18,7 @@ pub mod path;
 pub mod pin;
 pub mod push;
 pub mod queue;
+pub mod scrub;
 pub mod serve;
 pub mod store;
 pub mod token;

@@ -22,6 +22,7 @@ use crate::failure::{Context, Failure};
 use crate::keep::Keep;
 use crate::logging;
 use crate::maintenance::{self, Collecting};
+use crate::scrubbing::Scrubbing;
 use crate::sd_notify::notify;
 use crate::size::parse_size;
 use crate::store_place::{Place, StorePlace};
@@ -54,6 +55,10 @@ pub struct Serve {
     keep: Keep,
     #[command(flatten)]
     collecting: Collecting,
+    /// Read the whole store over and over in the background, at most so many bytes per second, to
+    /// find what is damaged [default: it is found when it is read]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, env = "GRANARY_SCRUB_RATE")]
+    scrub_rate: Option<u64>,
 }
 
 /// What a process does.
@@ -82,6 +87,10 @@ impl Serve {
             Role::Api => None,
             _ => Some(maintenance::start(&house, self.collecting, defaults).context(threads)?),
         };
+        let scrubbing = match self.role {
+            Role::Api => None,
+            _ => Some(Scrubbing::start(&house, self.scrub_rate).context(threads)?),
+        };
         match self.role {
             Role::Gc => runtime.block_on(self.watch_over(&house)),
             _ => {
@@ -90,6 +99,7 @@ impl Serve {
             }
         }?;
         drop(maintenance);
+        drop(scrubbing);
         // Threads that still work on a cut-off request keep the store open; they end by themselves.
         runtime.shutdown_timeout(Duration::from_secs(10));
         // Work in the background looks at the storehouse for moments. Whoever lets go of it last closes it.

@@ -37,6 +37,9 @@ impl Cache {
     pub fn listing(&self, hash: StorePathHash) -> Result<Option<Listing>, CacheError> {
         let Some((_, record)) = self.path_record(hash)? else { return Ok(None) };
         let tree = digest(&record.name, &record.tree)?;
+        if self.broken.has(&tree) {
+            return Ok(None);
+        }
         Ok(Some(Listing { store: self.store.clone(), tree }))
     }
 }

@@ -51,6 +51,7 @@ pub use tag::Tag;
 pub use whole::{PublishNarError, PublishedNar};
 
 use crate::accesses::Accesses;
+use crate::broken::Broken;
 use crate::nar::{NarError, ZstdPlan};
 use crate::records::{CacheRecord, PathRecord, RecordError};
 use crate::storehouse::now;
@@ -102,6 +103,8 @@ pub struct Cache {
     plans: Arc<Plans>,
     /// When its paths were used.
     accesses: Arc<Accesses>,
+    /// Trees that are not all there.
+    broken: Arc<Broken>,
 }
 
 #[derive(Clone)]
@@ -117,6 +120,7 @@ impl Cache {
     pub(crate) fn new(
         store: Arc<Store>,
         accesses: Arc<Accesses>,
+        broken: Arc<Broken>,
         name: CacheName,
         record: &CacheRecord,
         keys: Vec<CacheKey>,
@@ -145,6 +149,7 @@ impl Cache {
             plans: plans
                 .unwrap_or_else(|| Arc::new(Plans::with_weighter(1000, PLAN_CACHE, PlanWeight))),
             accesses,
+            broken,
         })
     }
 

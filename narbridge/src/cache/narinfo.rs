@@ -12,7 +12,7 @@ use nix_compat::signature::Signature;
 use nix_compat::store_path::{StorePath, StorePathHash};
 
 use super::keys::Signers;
-use super::rendered::{Rendered, SentNarinfo};
+use super::rendered::{Basis, Rendered, SentNarinfo};
 use super::{Cache, CacheError, nar_url};
 use crate::compression::Compression;
 use crate::records::{PathRecord, RecordError, digest, sha256, signature_key};
@@ -21,7 +21,7 @@ use crate::storehouse::now;
 impl Cache {
     /// The narinfo of a path, as it is sent; `None` when the cache does not have it.
     pub fn narinfo(&self, hash: StorePathHash) -> Result<Option<SentNarinfo>, CacheError> {
-        let sent = self.narinfos.get_or_render(hash, self.since, || self.render(hash))?;
+        let sent = self.narinfos.get_or_render(hash, self.basis(), || self.render(hash))?;
         if sent.is_some() {
             self.accesses.note(self.number, hash);
         }
@@ -30,7 +30,7 @@ impl Cache {
 
     /// The narinfo of a path if that can be told from memory; else ask [`Cache::narinfo`].
     pub fn known_narinfo(&self, hash: StorePathHash) -> Option<Option<SentNarinfo>> {
-        let known = self.narinfos.get(hash, self.since)?;
+        let known = self.narinfos.get(hash, self.basis())?;
         if known.is_some() {
             self.accesses.note(self.number, hash);
         }
@@ -42,15 +42,22 @@ impl Cache {
         self.narinfos.forget(hash);
     }
 
+    fn basis(&self) -> Basis {
+        Basis { settings: self.since, broken: self.broken.changes() }
+    }
+
     fn render(&self, hash: StorePathHash) -> Result<Rendered, CacheError> {
-        let rendered = Instant::now();
-        let Some((sequence, record)) = self.path_record(hash)? else {
-            return Ok(Rendered { narinfo: None, settings: self.since, until: None, rendered });
-        };
+        let (rendered, basis) = (Instant::now(), self.basis());
+        let absent = Rendered { narinfo: None, basis, until: None, rendered };
+        let Some((sequence, record)) = self.path_record(hash)? else { return Ok(absent) };
+        let tree = digest(&record.name, &record.tree)?;
+        if self.broken.has(&tree) {
+            return Ok(absent);
+        }
+        let tree = tree.to_string();
         let url_hash = sha256(&record.name, &record.nar_hash)?;
         let url = nar_url(url_hash);
         let mut narinfo = to_narinfo(hash, &record, &url)?;
-        let tree = digest(&record.name, &record.tree)?.to_string();
         let signers = Signers::at(now(), &self.keys);
         let signatures = self.signatures(hash, sequence, &signers, &narinfo, &tree)?;
         for signature in signatures.nar {
@@ -65,7 +72,7 @@ impl Cache {
             text.extend([SIGNATURE_FIELD, ": ", &signature.to_string(), "\n"]);
         }
         let narinfo = Some(SentNarinfo::new(text));
-        Ok(Rendered { narinfo, settings: self.since, until: signers.until, rendered })
+        Ok(Rendered { narinfo, basis, until: signers.until, rendered })
     }
 
     /// The cache's signatures, made at the first read and remembered.

@@ -5,17 +5,23 @@ use std::io::Read;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use castore::tree::Tree;
+use bytes::Bytes;
 use castore::gc::Flight;
-use castore::{Expected, Store, StoreError, Transaction, Uploaded};
+use castore::tree::Tree;
+use castore::{Cause, Expected, Store, StoreError, Transaction, Uploaded};
 use nix_compat::nixhash::Sha256;
 use prost::Message;
 
 use super::{Cache, CacheError};
+use crate::broken::Broken;
 use crate::compression::Compression;
 use crate::ingest::{Announced, IngestError, ingest};
-use crate::nar::{ByteRange, EncodedNar, NarBody, NarError, PlainNar, ZstdNar, ZstdPlan};
-use crate::records::{NarRecord, RecordError, decode, digest, nar_key, nar_sender_key, sha256};
+use crate::nar::{
+    ByteRange, EncodedNar, NarBody, NarError, PlainNar, TryWindow, ZstdNar, ZstdPlan,
+};
+use crate::records::{
+    NarRecord, RecordError, broken_key, decode, digest, nar_key, nar_sender_key, sha256,
+};
 use crate::storehouse::now;
 
 /// The file name of a NAR: `<sha256 in nix32>.nar`, with a suffix for its compression.
@@ -182,8 +188,12 @@ impl Cache {
                 let key = nar_sender_key(self.number, name.hash, subject);
                 transaction.put(key, Vec::new(), Expected::Anything);
             }
+            if self.broken.may_have(&uploaded.tree) {
+                transaction.derive(&broken_key(&uploaded.tree), None);
+            }
             transaction
         })?;
+        self.broken.mended(&uploaded.tree);
         Ok(uploaded)
     }
 
@@ -217,6 +227,15 @@ impl Cache {
             Some(asked) if asked == nar.compression => asked,
             Some(_) => return Ok(None),
         };
+        let tree = nar.tree;
+        if self.broken.has(&tree) {
+            return Ok(None);
+        }
+        let made = self.nar_file(nar, compression);
+        made.inspect_err(|error| self.broken.suspect_of(&tree, error)).map(Some)
+    }
+
+    fn nar_file(&self, nar: UploadedNar, compression: Compression) -> Result<NarFile, CacheError> {
         let tree = self.store.tree(&nar.tree)?;
         let (mut zstd, mut len) = (None, Some(nar.nar_size));
         match compression {
@@ -229,9 +248,9 @@ impl Cache {
             other => len = EncodedNar::encoded_len(other, nar.nar_size)?,
         }
         let UploadedNar { nar_size, nar_hash, .. } = nar;
-        let store = self.store.clone();
+        let (store, broken) = (self.store.clone(), self.broken.clone());
         let tree_digest = nar.tree;
-        Ok(Some(NarFile { store, tree_digest, tree, nar_size, nar_hash, compression, len, zstd }))
+        Ok(NarFile { store, broken, tree_digest, tree, nar_size, nar_hash, compression, len, zstd })
     }
 
     /// How the NAR of a tree is put together from stored frames. Plans in use are remembered.
@@ -253,6 +272,7 @@ impl Cache {
 #[derive(Clone)]
 pub struct NarFile {
     store: Arc<Store>,
+    broken: Arc<Broken>,
     tree_digest: castore::Digest,
     tree: Arc<Tree>,
     nar_size: u64,
@@ -293,14 +313,44 @@ impl NarFile {
 
     /// The bytes, or a range of them.
     pub fn body(self, range: Option<ByteRange>) -> Result<Box<dyn NarBody>, NarError> {
-        let Self { store, tree, nar_size, compression, len, zstd, .. } = self;
+        let Self { store, broken, tree_digest, tree, nar_size, compression, len, zstd, .. } = self;
         let range = range.unwrap_or(0..len.unwrap_or(u64::MAX));
-        if let Some(plan) = zstd {
-            return Ok(Box::new(ZstdNar::new(store, plan, range)));
+        let body: Box<dyn NarBody> = if let Some(plan) = zstd {
+            Box::new(ZstdNar::new(store, plan, range))
+        } else {
+            match compression {
+                Compression::None => Box::new(PlainNar::new(store, tree, range)?),
+                other => Box::new(EncodedNar::new(store, tree, other, nar_size, range)?),
+            }
+        };
+        Ok(Box::new(Watched { body, tree: tree_digest, broken }))
+    }
+}
+
+/// A body whose tree is broken from now on when it turns out not to be all there.
+struct Watched {
+    body: Box<dyn NarBody>,
+    tree: castore::Digest,
+    broken: Arc<Broken>,
+}
+
+impl NarBody for Watched {
+    fn next_window(&mut self) -> Result<Option<Bytes>, NarError> {
+        let window = self.body.next_window();
+        window.inspect_err(|error| self.broken.suspect_after(&self.tree, error))
+    }
+
+    fn try_next_window(&mut self) -> Result<TryWindow, NarError> {
+        match self.body.try_next_window() {
+            // Looking into it takes time.
+            Err(NarError::Store(error)) if error.cause() == Cause::Lost => {
+                Ok(TryWindow::WouldBlock)
+            }
+            tried => tried,
         }
-        Ok(match compression {
-            Compression::None => Box::new(PlainNar::new(store, tree, range)?),
-            other => Box::new(EncodedNar::new(store, tree, other, nar_size, range)?),
-        })
+    }
+
+    fn is_done(&self) -> bool {
+        self.body.is_done()
     }
 }

@@ -13,7 +13,7 @@ use prost::Message;
 use super::nars::{Source, UploadedNar};
 use super::{Cache, CacheError, NarName};
 use crate::compression::Compression;
-use crate::records::{PathRecord, decode, nar_key, path_key};
+use crate::records::{PathRecord, broken_key, decode, nar_key, path_key};
 use crate::storehouse::now;
 
 /// Why a narinfo was not accepted. The message starts with the field that is wrong.
@@ -117,7 +117,10 @@ impl Cache {
                 at.into_iter().zip(self.store.commit_all(transactions))
             {
                 outcomes[index] = match done {
-                    Ok(_) => Some(Ok(file_size)),
+                    Ok(_) => {
+                        self.broken.mended(&paths[index].1.tree);
+                        Some(Ok(file_size))
+                    }
                     // Somebody else wrote to the same keys: it is read again.
                     Err(castore::CommitError::Conflict) => continue,
                     Err(castore::CommitError::Outdated) => match self.store.refresh_epoch() {
@@ -189,6 +192,9 @@ impl Cache {
             by_nar_hash.to_record(now(), true).encode_to_vec(),
             Expected::Anything,
         );
+        if self.broken.may_have(&nar.tree) {
+            transaction.derive(&broken_key(&nar.tree), None);
+        }
         Ok((transaction, record.file_size))
     }
 
@@ -206,6 +212,8 @@ impl Cache {
             None => true,
         };
         let nar = if known { self.uploaded_nar(name.hash)? } else { None };
+        // One that is not all there any more has to come again.
+        let nar = nar.filter(|nar| !self.broken.has(&nar.tree));
         let nar = nar.ok_or_else(|| {
             wrong("URL", format!("{} has not been uploaded: upload the NAR first", narinfo.url))
         })?;

@@ -8,7 +8,7 @@ use std::io::Read;
 use std::sync::PoisonError;
 
 use castore::tree::ChunkRef;
-use castore::{Assembly, AssemblyError, Digest, Holder, IntakeError, Kind, StoreError};
+use castore::{Assembly, AssemblyError, Cause, Digest, Holder, IntakeError, Kind, StoreError};
 use nix_compat::narinfo::NarInfo;
 use nix_compat::nixhash::Sha256;
 use nix_compat::store_path::StorePathHash;
@@ -19,7 +19,7 @@ use super::publish::{check_signatures, wrong};
 use super::{Cache, CacheError, PublishError};
 use crate::compression::Compression;
 use crate::nar::Walk;
-use crate::records::verified_key;
+use crate::records::{digest, verified_key};
 
 /// Who pushes.
 #[derive(Clone, Debug)]
@@ -105,8 +105,12 @@ impl Cache {
         let _deciding = deciding.unwrap_or_else(PoisonError::into_inner);
         for hash in hashes {
             let known = match self.path_record(hash)? {
-                None => false,
-                Some((_, record)) => pusher.reads || record.uploader == pusher.subject,
+                Some((_, record)) if pusher.reads || record.uploader == pusher.subject => {
+                    // What broke may have come back with another path.
+                    let tree = digest(&record.name, &record.tree)?;
+                    !self.broken.has(&tree) || !self.broken.look(&tree)?
+                }
+                _ => false,
             };
             match known {
                 // Whoever has it relies on its being here from now on.
@@ -200,13 +204,19 @@ impl Cache {
         let root = assembly.tree().root().encode();
         let digest = Digest::of(assembly.encoded());
         let known = assembly.is_proven() && self.is_verified(&digest, &info)?;
-        let verified = if known { Ok(()) } else { verify(&mut assembly, &info, wanted) };
-        let finished = verified.and_then(|()| Ok(assembly.finish(self.holder())?));
-        let (tree, flight) = match finished {
-            // It was condemned, and has been collected since it was looked for.
-            Err(PushError::Assembly(AssemblyError::Store(StoreError::Missing { kind, digest })))
-                if kind == Kind::Chunk =>
-            {
+        if !known && let Err(error) = verify(&mut assembly, &info, wanted) {
+            // What turned out to be damaged is missing from now on, and so is what was condemned and has been
+            // collected since it was looked for.
+            let missing = match &error {
+                PushError::Assembly(AssemblyError::Store(lost)) if lost.cause() == Cause::Lost => {
+                    assembly.missing(&pusher.holders)?
+                }
+                _ => Vec::new(),
+            };
+            return if missing.is_empty() { Err(error) } else { Ok(PushOutcome::Missing(missing)) };
+        }
+        let (tree, flight) = match assembly.finish(self.holder()) {
+            Err(AssemblyError::Store(StoreError::Missing { kind: Kind::Chunk, digest })) => {
                 return Ok(PushOutcome::Missing(vec![digest]));
             }
             finished => finished?,

@@ -2,7 +2,8 @@
 //!
 //! They outlive the [`Cache`](super::Cache) object that rendered them: a change of settings makes a
 //! new one, and requests that still work with the old one must make the new one forget, too. So
-//! each says under which settings it was rendered, and until when its signatures are to be shown.
+//! each says under which settings it was rendered, and until when its signatures are to be shown; and so
+//! that a path is not shown whose contents are lost, it is rendered anew whenever a tree breaks.
 //!
 //! Where other servers publish to the same cache, what is here may be out of date: what was absent may
 //! be there by now, so that is not remembered at all, and what is there is rendered anew after a few
@@ -39,12 +40,21 @@ impl SentNarinfo {
     }
 }
 
+/// What narinfos are made from besides the facts of their paths.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Basis {
+    /// Sequence number of the settings.
+    pub(super) settings: u64,
+    /// How often a tree broke or was mended so far.
+    pub(super) broken: u64,
+}
+
 /// A narinfo, or the knowledge that there is none.
 #[derive(Clone)]
 pub(super) struct Rendered {
     pub(super) narinfo: Option<SentNarinfo>,
-    /// Sequence number of the settings.
-    pub(super) settings: u64,
+    /// What it was made from.
+    pub(super) basis: Basis,
     /// When a key that signed it ends, in seconds since 1970.
     pub(super) until: Option<u64>,
     /// When that was.
@@ -73,15 +83,15 @@ impl RenderedNarinfos {
         Self { inner, shared }
     }
 
-    fn is_good(&self, rendered: &Rendered, settings: u64) -> bool {
+    fn is_good(&self, rendered: &Rendered, basis: Basis) -> bool {
         let in_time = || rendered.until.is_none_or(|until| crate::storehouse::now() < until);
         let fresh = || rendered.narinfo.is_some() && rendered.rendered.elapsed() < FRESH;
-        rendered.settings == settings && in_time() && (!self.shared || fresh())
+        rendered.basis == basis && in_time() && (!self.shared || fresh())
     }
 
-    /// What was rendered for this path under these settings, and may still be sent.
-    pub(super) fn get(&self, hash: StorePathHash, settings: u64) -> Option<Option<SentNarinfo>> {
-        let found = self.inner.get(&hash).filter(|rendered| self.is_good(rendered, settings));
+    /// What was rendered for this path from that, and may still be sent.
+    pub(super) fn get(&self, hash: StorePathHash, basis: Basis) -> Option<Option<SentNarinfo>> {
+        let found = self.inner.get(&hash).filter(|rendered| self.is_good(rendered, basis));
         found.map(|rendered| rendered.narinfo)
     }
 
@@ -89,16 +99,14 @@ impl RenderedNarinfos {
     pub(super) fn get_or_render(
         &self,
         hash: StorePathHash,
-        settings: u64,
+        basis: Basis,
         render: impl Fn() -> Result<Rendered, CacheError>,
     ) -> Result<Option<SentNarinfo>, CacheError> {
-        self.inner.remove_if(&hash, |rendered| !self.is_good(rendered, settings));
+        self.inner.remove_if(&hash, |rendered| !self.is_good(rendered, basis));
         // The guard keeps others from reading at the same time, and an entry from being put in
         // that a publication has made obsolete meanwhile.
         match self.inner.get_value_or_guard(&hash, None) {
-            GuardResult::Value(rendered) if self.is_good(&rendered, settings) => {
-                Ok(rendered.narinfo)
-            }
+            GuardResult::Value(rendered) if self.is_good(&rendered, basis) => Ok(rendered.narinfo),
             GuardResult::Guard(guard) => {
                 let rendered = render()?;
                 let _ = guard.insert(rendered.clone());

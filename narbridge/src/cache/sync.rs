@@ -94,6 +94,7 @@ impl Cache {
                 // Other paths are none the worse.
                 Err(error) if error.cause() == Cause::Lost => {
                     tracing::error!(%error, path = %hash, "a tree cannot be served");
+                    self.broken.suspect(&tree);
                     (path.tree, path.lists) = (Vec::new(), Vec::new());
                 }
                 Err(error) => return Err(error.into()),

@@ -60,7 +60,7 @@ impl Storehouse {
     }
 
     /// Gives every fact below `prefix` to `each`, the prefix taken off its key.
-    pub(super) fn each_fact(
+    pub(crate) fn each_fact(
         &self,
         prefix: &[u8],
         mut each: impl FnMut(&[u8], &Fact) -> Result<(), StorehouseError>,

@@ -6,13 +6,13 @@ use std::time::Duration;
 use castore::{CommitError, Expected, Fact, StoreError, Transaction};
 use nix_compat::nixhash::Sha256;
 
+use super::GcOptions;
 use super::expire::Gone;
 use super::report::GcReport;
-use super::GcOptions;
 use crate::cache::Cache;
 use crate::records::{
-    NarRecord, PathRecord, VERIFIED, decode, nar_key, nar_prefix, nar_sender_prefix, path_prefix,
-    sha256,
+    BROKEN, NarRecord, PathRecord, VERIFIED, decode, nar_key, nar_prefix, nar_sender_prefix,
+    path_prefix, sha256,
 };
 use crate::storehouse::{Storehouse, StorehouseError, now};
 
@@ -81,7 +81,8 @@ impl Storehouse {
             let hash = <[u8; 32]>::try_from(&key[nar_prefix(number).len()..]).map(Sha256::from);
             transaction.remove(key, Expected::Since(sequence));
             if let Ok(hash) = hash {
-                let senders = self.store().scan_facts(&nar_sender_prefix(number, hash), None, PAGE)?;
+                let senders =
+                    self.store().scan_facts(&nar_sender_prefix(number, hash), None, PAGE)?;
                 for (key, fact) in senders {
                     transaction.remove(key, Expected::Since(fact.sequence));
                 }
@@ -103,9 +104,14 @@ impl Storehouse {
         Ok(record.published && last.sequence >= fact.sequence)
     }
 
-    /// Forgets what was verified of trees that nothing needs.
+    /// Forgets what was verified of trees that nothing needs, and that they were broken.
     pub(super) fn forget_verified(&self, live: &castore::gc::Live) -> Result<(), StorehouseError> {
-        let prefix = VERIFIED;
+        self.forget_trees(VERIFIED, live)?;
+        self.forget_trees(BROKEN, live)?;
+        Ok(self.broken().refresh()?)
+    }
+
+    fn forget_trees(&self, prefix: &[u8], live: &castore::gc::Live) -> Result<(), StorehouseError> {
         let mut after: Option<Vec<u8>> = None;
         loop {
             let page = self.store().scan_derived(prefix, after.as_deref(), PAGE)?;

@@ -56,13 +56,15 @@ pub struct ZstdPlan {
     len: u64,
     /// See [`Store::moves`].
     moves: u64,
+    /// What was known to be damaged when chunks were looked up, see [`Store::damage_changes`].
+    damage: u64,
 }
 
 impl ZstdPlan {
     /// Plans the NAR of `tree`. Every chunk is looked up, so it is certain to be there.
     pub fn new(store: &Store, tree: &Tree) -> Result<Self, NarError> {
-        let moves = store.moves();
-        let mut plan = Self { pieces: Vec::new(), framing: Vec::new(), len: 0, moves };
+        let (moves, damage) = (store.moves(), store.damage_changes());
+        let mut plan = Self { pieces: Vec::new(), framing: Vec::new(), len: 0, moves, damage };
         let mut walk = Walk::new(tree);
         let mut framing = Vec::new();
         loop {
@@ -100,7 +102,7 @@ impl ZstdPlan {
 
     /// Whether the chunks still lie where the plan says.
     pub fn is_current(&self, store: &Store) -> bool {
-        self.moves == store.moves()
+        (self.moves, self.damage) == (store.moves(), store.damage_changes())
     }
 
     /// What the plan takes in memory, in bytes.

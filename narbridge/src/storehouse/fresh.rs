@@ -34,6 +34,7 @@ impl Storehouse {
             return Ok(());
         }
         self.store.keep_up()?;
+        self.broken.refresh()?;
         let caches = self.store.last_touched(CACHES)?;
         if caches != self.fresh.caches.load(Ordering::Relaxed) {
             self.load_caches()?;

@@ -17,6 +17,7 @@ pub use error::StorehouseError;
 pub(crate) use fresh::{CACHES, REVOCATIONS};
 
 use crate::accesses::Keeper;
+use crate::broken::Broken;
 use crate::cache::{Cache, CacheName};
 use crate::records::{self, CacheRecord, RecordError, decode};
 use crate::revocations::Revocations;
@@ -32,6 +33,8 @@ pub struct Storehouse {
     fresh: fresh::Fresh,
     /// When paths were used; what was noted is written when this is dropped.
     accesses: Keeper,
+    /// Trees that are not all there.
+    broken: Arc<Broken>,
     /// Whether garbage is being collected.
     pub(crate) collecting: AtomicBool,
 }
@@ -55,9 +58,10 @@ impl Storehouse {
         let fresh = fresh::Fresh::default();
         let revocations = Arc::new(Revocations::open(store.clone())?);
         let accesses = Keeper::start(store.clone())?;
+        let broken = Arc::new(Broken::open(store.clone())?);
         let caches = RwLock::default();
         let collecting = AtomicBool::new(false);
-        let house = Self { store, key, revocations, caches, fresh, accesses, collecting };
+        let house = Self { store, key, revocations, caches, fresh, accesses, broken, collecting };
         house.load_caches()?;
         Ok(house)
     }
@@ -103,6 +107,10 @@ impl Storehouse {
     /// Before that, in seconds since 1970, it is not known which paths were used.
     pub fn used_since(&self) -> Result<u64, StoreError> {
         self.accesses.accesses().since()
+    }
+
+    pub(crate) fn broken(&self) -> &Arc<Broken> {
+        &self.broken
     }
 
     fn read_caches(&self) -> RwLockReadGuard<'_, Caches> {

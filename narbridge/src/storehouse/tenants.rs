@@ -184,6 +184,7 @@ impl Storehouse {
         Ok(Cache::new(
             self.store.clone(),
             self.accesses.accesses().clone(),
+            self.broken().clone(),
             name.clone(),
             record,
             keys,

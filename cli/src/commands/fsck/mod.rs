@@ -7,6 +7,7 @@ use castore::bytes::PackBackend;
 use castore::fsck::{CheckOptions, CheckReport, Depth, check_packs};
 use clap::Args;
 use indicatif::DecimalBytes;
+use narbridge::scrub::BrokenReport;
 use narbridge::{Storehouse, StorehouseError};
 
 use crate::failure::{Context, Failure};
@@ -14,7 +15,7 @@ use crate::logging;
 use crate::output::{note, print, print_json};
 use crate::store_place::{RebuildReport, StorePlace};
 use crate::work_bar::WorkBar;
-use report::Report;
+use report::{Marked, Report};
 
 /// Problems that are printed. Who wants all of them asks for JSON.
 const MAX_PRINTED: usize = 50;
@@ -30,6 +31,9 @@ pub struct Fsck {
     /// Read every byte of every pack, and hold each record against its digest
     #[arg(long)]
     read_data: bool,
+    /// Let what is damaged or missing count as missing, so that the next push brings it again
+    #[arg(long)]
+    mark_damaged: bool,
     /// Write what was found as JSON
     #[arg(long)]
     json: bool,
@@ -98,7 +102,25 @@ impl Fsck {
         let caches = house.fsck(&packs.damage, &mut |done| bar.count(done));
         bar.finish();
         let caches = caches.context(|| format!("cannot check the caches in {place}"))?;
-        Ok(Report::new(place, self.read_data, rebuilt, packs, Some(caches)))
+        let marked = self.mark_damaged.then(|| self.mark(house, &packs, place)).transpose()?;
+        let report = Report::new(place, self.read_data, rebuilt, packs, Some(caches));
+        Ok(report.with_marked(marked))
+    }
+
+    fn mark(
+        &self,
+        house: &Storehouse,
+        packs: &CheckReport,
+        place: &str,
+    ) -> Result<Marked, Failure> {
+        let context = || format!("cannot mark what is damaged in {place}");
+        let restored = house.store().recheck_damaged().context(context)?;
+        let records = house.store().mark_all_damaged(&packs.damage).context(context)?;
+        let mut bar = WorkBar::new("looking for broken paths");
+        let broken = house.find_broken(None, &mut |done| bar.count(done));
+        bar.finish();
+        let BrokenReport { paths, mended, .. } = broken.context(context)?.unwrap_or_default();
+        Ok(Marked { records, restored, paths: paths.len() as u64, mended })
     }
 
     fn check_packs(

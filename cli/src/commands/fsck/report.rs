@@ -22,6 +22,22 @@ pub struct Report {
     caches: Option<Caches>,
     problems: Vec<Found>,
     damaged_paths: Vec<DamagedPath>,
+    /// Absent where nothing was to be marked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    marked: Option<Marked>,
+}
+
+/// What was marked.
+#[derive(Serialize)]
+pub struct Marked {
+    /// Records that were not known to be damaged.
+    pub records: u64,
+    /// Records that were, and are whole again.
+    pub restored: u64,
+    /// Paths that are broken.
+    pub paths: u64,
+    /// Trees that were broken, and are whole again.
+    pub mended: u64,
 }
 
 #[derive(Serialize)]
@@ -117,7 +133,13 @@ impl Report {
             caches,
             problems,
             damaged_paths,
+            marked: None,
         }
+    }
+
+    /// Adds what was marked.
+    pub fn with_marked(self, marked: Option<Marked>) -> Self {
+        Self { marked, ..self }
     }
 
     /// How many problems there are.
@@ -150,6 +172,12 @@ impl Report {
         }
         if !self.damaged_paths.is_empty() {
             text += &format!("; {} paths are damaged", self.damaged_paths.len());
+        }
+        if let Some(Marked { records, restored, paths, mended }) = &self.marked {
+            text += &format!("; {records} records more count as missing, and so do {paths} paths");
+            if restored + mended > 0 {
+                text += &format!("; {restored} records and {mended} trees are whole again");
+            }
         }
         text
     }

@@ -1,0 +1,124 @@
+//! Healing in the background of a server: paths that lost something are found soon after the damage was,
+//! and the whole store is read over and over where that is wanted. Where several servers share one store,
+//! one of them reads.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use narbridge::scrub::{BrokenReport, ScrubOptions};
+use narbridge::{Storehouse, StorehouseError};
+
+/// How often there is a look whether damage was found.
+const LOOK: Duration = Duration::from_secs(10);
+/// The pause between two passes, and before what failed, or is done by another server, is tried again.
+const PAUSE: Duration = Duration::from_secs(3600);
+/// How soon an end is noticed.
+const STEP: Duration = Duration::from_millis(100);
+
+/// The threads that do it. They end soon after this is dropped.
+pub struct Scrubbing {
+    stop: Arc<AtomicBool>,
+}
+
+impl Drop for Scrubbing {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Scrubbing {
+    /// Works for as long as the storehouse is in use. Without a rate nothing is read for its own sake.
+    pub fn start(house: &Arc<Storehouse>, rate: Option<u64>) -> io::Result<Self> {
+        let scrubbing = Self { stop: Arc::default() };
+        let spawn = |name: &str, work: fn(Worker), rate: Option<u64>| {
+            let stop = scrubbing.stop.clone();
+            let worker = Worker { house: Arc::downgrade(house), stop, rate };
+            std::thread::Builder::new().name(name.to_owned()).spawn(move || work(worker)).map(drop)
+        };
+        spawn("heal", Worker::heal, None)?;
+        if rate.is_some() {
+            spawn("scrub", Worker::scrub, rate)?;
+        }
+        Ok(scrubbing)
+    }
+}
+
+struct Worker {
+    house: Weak<Storehouse>,
+    stop: Arc<AtomicBool>,
+    rate: Option<u64>,
+}
+
+impl Worker {
+    /// Waits. `None`: it is time to end.
+    fn after(&self, pause: Duration) -> Option<Arc<Storehouse>> {
+        let until = Instant::now() + pause;
+        while !self.is_over() && Instant::now() < until {
+            std::thread::sleep(STEP);
+        }
+        self.house.upgrade().filter(|_| !self.is_over())
+    }
+
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Finds the paths that suffer from damage that became known.
+    fn heal(self) {
+        let mut seen = 0;
+        while let Some(house) = self.after(LOOK) {
+            let changes = house.store().damage_changes();
+            if changes == seen {
+                continue;
+            }
+            match house.find_broken(Some(&self.stop), &mut |_| ()) {
+                Ok(Some(found)) => {
+                    seen = changes;
+                    tell(&found);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "which paths are broken cannot be found out yet");
+                }
+            }
+        }
+    }
+
+    fn scrub(self) {
+        let mut pause = Duration::ZERO;
+        while let Some(house) = self.after(pause) {
+            pause = PAUSE;
+            if let Err(error) = self.pass(&house) {
+                tracing::warn!(%error, "scrubbing has to wait");
+            }
+        }
+    }
+
+    fn pass(&self, house: &Storehouse) -> Result<(), StorehouseError> {
+        let stop = Some(&*self.stop);
+        let options = ScrubOptions { rate: self.rate, threads: 1, resume: true, stop };
+        let Some(found) = house.scrub(options, &mut |_| ())? else {
+            tracing::debug!("another server scrubs this store");
+            return Ok(());
+        };
+        for problem in &found.packs.problems {
+            tracing::error!(%problem, "found by scrubbing");
+        }
+        if let Some(broken) = found.broken {
+            let (packs, bytes, damaged) =
+                (found.packs.packs, found.packs.bytes, found.packs.damaged);
+            tracing::info!(packs, bytes, damaged, "the store was scrubbed");
+            tell(&broken);
+        }
+        Ok(())
+    }
+}
+
+fn tell(found: &BrokenReport) {
+    if found.trees > 0 {
+        let (paths, trees) = (found.paths.len(), found.trees);
+        tracing::error!(paths, trees, "paths are broken until they are pushed again");
+    }
+}
