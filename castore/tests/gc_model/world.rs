@@ -40,7 +40,6 @@ pub struct Tally {
     pub waiting: u64,
     pub held: u64,
     pub crashes: u64,
-    pub lost_pushes: u64,
     pub remade: u64,
     pub read: u64,
 }
@@ -61,7 +60,6 @@ enum Sending {
 struct Pushing {
     assembly: Assembly,
     files: Vec<usize>,
-    begun: u64,
 }
 
 struct Referring {
@@ -470,8 +468,7 @@ impl World {
         let mut assembly = store.assemble(tree, lists).map_err(failed("assembling a tree"))?;
         let missing = assembly.missing(&[holder()]).map_err(failed("what a tree misses"))?;
         if missing.is_empty() {
-            let begun = self.step;
-            let pushing = Pushing { assembly, files, begun };
+            let pushing = Pushing { assembly, files };
             self.member(member)?.pushes[usize::from(b) % PUSHES] = Some(pushing);
             return Ok(());
         }
@@ -497,7 +494,7 @@ impl World {
         let pushes = &mut self.member(member)?.pushes;
         let at = choose(pushes, a, Option::is_some).unwrap_or_default();
         let Some(pushing) = pushes[at].take() else { return Ok(()) };
-        let Pushing { mut assembly, files, begun } = pushing;
+        let Pushing { mut assembly, files } = pushing;
         let mut published = || {
             for file in &files {
                 let Content { bytes, blob, .. } = &POOL[*file];
@@ -531,11 +528,8 @@ impl World {
         });
         match done {
             Ok(_) => self.name(member, &key, files),
-            // What was there when it was asked, and condemned, may be gone.
-            Err(AssemblyError::Store(error))
-                if is_missing(&error) && (self.swept >= begun || self.has_damaged(&files)) =>
-            {
-                self.tally.lost_pushes += 1;
+            Err(AssemblyError::Store(error)) if is_missing(&error) && self.has_damaged(&files) => {
+                self.tally.refused += 1;
             }
             Err(error) => return Err(format!("publishing a pushed tree of {files:?}: {error}")),
         }
