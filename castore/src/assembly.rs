@@ -117,8 +117,9 @@ impl Assembly {
         Ok(list.chunks.clone())
     }
 
-    /// The chunks that are not there for any of `holders`, each once. Lists that are known already
-    /// are believed once there are none: before, that they are known is nobody's business.
+    /// The chunks that are not there for any of `holders`, each once. Once there are none, all of them
+    /// stay until the tree is kept, and lists that are known already are believed: before, that they are
+    /// known is nobody's business.
     pub fn missing(&mut self, holders: &[Holder]) -> Result<Vec<Digest>, AssemblyError> {
         let (mut seen, mut missing) = (HashSet::new(), Vec::new());
         for (blob, size) in self.tree.files() {
@@ -137,6 +138,9 @@ impl Assembly {
             }
         }
         if missing.is_empty() {
+            missing = self.pardon(&seen)?;
+        }
+        if missing.is_empty() {
             for (blob, (list, _)) in &self.lists {
                 match self.store.chunk_list(blob) {
                     Ok(known) if known.as_ref() == Some(list) => {
@@ -150,6 +154,21 @@ impl Assembly {
             }
         }
         Ok(missing)
+    }
+
+    /// Copies chunks out of packs that are condemned: a sweep does not wait for who began after that. Those
+    /// that are gone in this very moment are returned.
+    fn pardon(&self, chunks: &HashSet<Digest>) -> Result<Vec<Digest>, StoreError> {
+        let mut wrote = |pack| self.flight.wrote(pack);
+        let (mut rescue, mut gone) = (Rescue::new(&self.store, &mut wrote), Vec::new());
+        for chunk in chunks {
+            match rescue.keep(Kind::Chunk, chunk) {
+                Err(StoreError::Missing { .. }) => gone.push(*chunk),
+                kept => kept?,
+            }
+        }
+        rescue.finish()?;
+        Ok(gone)
     }
 
     /// Gives the bytes of a file of the tree to `each`, and proves on the way that they are the

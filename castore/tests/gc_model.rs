@@ -6,7 +6,7 @@
 //! (with the same `GRANARY_SEED`, which decides on the size of packs, too). Names of packs are always random,
 //! so one run in many may go another way than the one before.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 #[path = "gc_model/ops.rs"]
 mod ops;
@@ -17,7 +17,7 @@ mod shrink;
 #[path = "gc_model/site.rs"]
 mod site;
 mod stores;
-#[path = "gc_model/world.rs"]
+#[path = "gc_model/world/mod.rs"]
 mod world;
 
 use std::cell::Cell;
@@ -31,12 +31,13 @@ fn setting<T: FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Runs of so many steps, each in a place of its own, which is made for a size of packs.
-fn runs(steps: usize, make: &dyn Fn(u64) -> Site) {
+/// So many runs of so many steps, each in a place of its own, which is made for a size of packs.
+fn runs(count: u64, steps: usize, make: &dyn Fn(u64) -> Site) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let first = setting("GRANARY_SEED").unwrap_or(now);
     let steps = setting("GRANARY_STEPS").unwrap_or(steps);
-    for seed in first..first + setting("GRANARY_RUNS").unwrap_or(1) {
+    let count = if std::env::var_os("GRANARY_OPS").is_some() { 1 } else { count };
+    for seed in first..first + setting("GRANARY_RUNS").unwrap_or(count) {
         let mut dice = Dice(seed);
         let target = 60_000 + dice.below(240_000);
         let ops = match std::env::var("GRANARY_OPS") {
@@ -88,13 +89,13 @@ fn an_upload_to_a_process_that_has_not_kept_up_succeeds() {
 
 #[test]
 fn whatever_happens_what_was_committed_is_there() {
-    runs(3000, &|target| Site::folder(target));
+    runs(4, 3000, &|target| Site::folder(target));
 }
 
 #[test]
 fn whatever_two_processes_do_what_was_committed_is_there() {
     let (servers, number) = (Servers::start(true), Cell::new(0));
-    runs(300, &|target| {
+    runs(2, 300, &|target| {
         number.set(number.get() + 1);
         servers.site(number.get(), target)
     });
@@ -103,7 +104,7 @@ fn whatever_two_processes_do_what_was_committed_is_there() {
 #[test]
 fn whatever_happens_what_was_committed_is_there_in_a_bucket() {
     let (servers, number) = (Servers::start(false), Cell::new(0));
-    runs(300, &|target| {
+    runs(2, 1000, &|target| {
         number.set(number.get() + 1);
         servers.site(number.get(), target)
     });
