@@ -164,7 +164,8 @@ impl Packs {
     /// The names of the packs that are sealed.
     pub fn sealed_ids(&self) -> HashSet<PackId> {
         let slots = self.read();
-        let there = slots.slots.iter().filter(|slot| slot.sealed && slot.standing != Standing::Gone);
+        let there =
+            slots.slots.iter().filter(|slot| slot.sealed && slot.standing != Standing::Gone);
         there.map(|slot| slot.id).collect()
     }
 

@@ -14,8 +14,8 @@ use std::sync::mpsc::Receiver;
 use bytes::{Bytes, BytesMut};
 
 use crate::Digest;
-use crate::gc::Flight;
 use crate::chunking::{Chunker, MAX_CHUNK, MIN_CHUNK};
+use crate::gc::Flight;
 use crate::holder::{Claims, Holder};
 use crate::log::Run;
 use crate::pack::{FrameEncoder, Kind, Row};

@@ -88,9 +88,7 @@ fn commit(store: &Arc<Store>, key: &[u8], uploaded: &Uploaded) {
         transaction.put(key.to_vec(), value.clone(), Expected::Anything);
         transaction
     };
-    store
-        .commit_secured(&uploaded.tree, None, since, Some(&uploaded.flight), transaction)
-        .unwrap();
+    store.commit_secured(&uploaded.tree, None, since, Some(&uploaded.flight), transaction).unwrap();
 }
 
 #[test]
@@ -200,9 +198,7 @@ fn chunks_that_were_sent_and_not_published_stay_for_a_while() {
             let location = source.find(Kind::Chunk, &chunk.digest).unwrap();
             let mut frames = vec![0; location.stored as usize];
             let record = [(chunk.digest, location)];
-            source
-                .read_stored(&record, vec![&mut frames], castore::bytes::Wait::Yes)
-                .unwrap();
+            source.read_stored(&record, vec![&mut frames], castore::bytes::Wait::Yes).unwrap();
             let header = castore::pack::RecordHeader::seal(
                 Kind::Chunk,
                 chunk.digest,
@@ -218,9 +214,8 @@ fn chunks_that_were_sent_and_not_published_stay_for_a_while() {
     fill(&store, 50..55);
     (50..55).for_each(|seed| remove(&store, &[seed]));
     assert!(collect(&store).packs > 0);
-    let all_there = |store: &Store| {
-        sent.iter().all(|digest| store.held(&[holder], digest).unwrap().is_some())
-    };
+    let all_there =
+        |store: &Store| sent.iter().all(|digest| store.held(&[holder], digest).unwrap().is_some());
     assert!(all_there(&store));
     // Also after a restart, which the client may not even notice.
     drop(store);
@@ -252,7 +247,8 @@ fn what_is_damaged_counts_as_missing_and_can_be_brought_again() {
 #[test]
 fn a_reader_goes_on_when_its_pack_is_removed() {
     let dir = tempfile::tempdir().unwrap();
-    let store = open_with(dir.path(), TARGET);
+    // Several trees to a pack.
+    let store = open_with(dir.path(), 4 * TARGET);
     fill(&store, 0..10);
     let find = |seed: u64| {
         let digest = Digest::of(&files(seed)[2]);
@@ -261,8 +257,8 @@ fn a_reader_goes_on_when_its_pack_is_removed() {
     let before: Vec<_> = (0..5).map(|odd| find(2 * odd + 1)).collect();
     (0..10).filter(|seed| seed % 2 == 0).for_each(|seed| remove(&store, &[seed]));
     collect(&store);
-    let moved = before.into_iter().zip((0..5).map(|odd| find(2 * odd + 1).1));
-    let moved = moved.filter(|((_, before), after)| before.pack != after.pack).next();
+    let mut moved = before.into_iter().zip((0..5).map(|odd| find(2 * odd + 1).1));
+    let moved = moved.find(|((_, before), after)| before.pack != after.pack);
     let ((digest, before), after) = moved.unwrap();
     let mut frames = vec![0; before.stored as usize];
     let wait = castore::bytes::Wait::Yes;

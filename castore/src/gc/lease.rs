@@ -183,11 +183,8 @@ impl Leases {
         if packs.is_empty() && batch.change.is_empty() {
             return Ok(());
         }
-        self.lock().inherited = (!packs.is_empty()).then_some(Session {
-            heard,
-            packs,
-            unpublished: HashSet::new(),
-        });
+        self.lock().inherited =
+            (!packs.is_empty()).then_some(Session { heard, packs, unpublished: HashSet::new() });
         let record = self.lock().record(now);
         batch.put(key(&self.process), record.encode_to_vec());
         self.index.apply(&batch)?;

@@ -29,11 +29,11 @@ mod sweep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use lease::Flight;
-pub(crate) use secure::Rescue;
 pub use live::Live;
 pub use objects::Tidied;
 pub use pace::Pace;
 pub use plan::{PackPlan, PackUse};
+pub(crate) use secure::Rescue;
 pub use sweep::{SweepOptions, Swept};
 
 /// Seconds since 1970.

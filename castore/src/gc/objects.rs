@@ -91,7 +91,11 @@ impl Store {
                     Some(len) => len,
                     None => pack.len().map_err(PackError::io_in(id))?,
                 };
-                Ok::<_, PackError>(Unregistered { id, len, footer: whole::trailer(id, &*pack, len)? })
+                Ok::<_, PackError>(Unregistered {
+                    id,
+                    len,
+                    footer: whole::trailer(id, &*pack, len)?,
+                })
             };
             match read() {
                 Ok(pack) => found.push(pack),

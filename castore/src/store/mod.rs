@@ -37,9 +37,9 @@ pub use open::{OpenProgress, Options, lock};
 pub use read::Reader;
 
 use crate::Digest;
+use crate::facts::{self, CommitError, Fact, Facts, Transaction};
 use crate::gc::condemned::Seen;
 use crate::gc::lease::Leases;
-use crate::facts::{self, CommitError, Fact, Facts, Transaction};
 use crate::index::{Batch, Held, Index, IndexError};
 use crate::locations::{Location, Locations};
 use crate::log::{Log, Run};

@@ -152,7 +152,8 @@ fn described(report: &GcReport) -> String {
             continue;
         }
         let mut line = format!("{name}: {gone} paths ({size}) {goes}");
-        let reasons = [(cache.unused, "unused"), (cache.old, "old"), (cache.for_space, "for space")];
+        let reasons =
+            [(cache.unused, "unused"), (cache.old, "old"), (cache.for_space, "for space")];
         let reasons: Vec<String> = reasons
             .iter()
             .filter(|(count, _)| *count > 0)

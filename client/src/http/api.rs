@@ -1,10 +1,10 @@
 //! The routes of [`granary_api`], typed.
 
 use bytes::Bytes;
-use granary_api::gc::{Collect, Collected};
 use granary_api::cache::{
     AddKey, CacheInfo, CacheList, ConfigureCache, CreateCache, KeyList, MAX_LISTED, PathList,
 };
+use granary_api::gc::{Collect, Collected};
 use granary_api::paths::{DeletePaths, DeletedPaths, DestroyPlan, DetailedPathList, PathInfo};
 use granary_api::push::{MAX_BODY, Missing, MissingPaths};
 use granary_api::{

@@ -183,7 +183,11 @@ impl Cache {
         self.store.commit_secured(tree, holder, *since, flight.as_deref(), || {
             let mut transaction = Transaction::default();
             let key = nar_key(self.number, name.hash);
-            transaction.put(key, uploaded.to_record(now(), false).encode_to_vec(), Expected::Anything);
+            transaction.put(
+                key,
+                uploaded.to_record(now(), false).encode_to_vec(),
+                Expected::Anything,
+            );
             if let Some(subject) = blind {
                 let key = nar_sender_key(self.number, name.hash, subject);
                 transaction.put(key, Vec::new(), Expected::Anything);

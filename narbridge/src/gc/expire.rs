@@ -85,10 +85,8 @@ impl Storehouse {
     ) -> Result<(), StorehouseError> {
         let number = cache.number();
         let prefixes = [path_prefix(number), nar_prefix(number), file_prefix(number)];
-        for (at, prefix) in prefixes
-            .into_iter()
-            .chain([sent_prefix(number), pin_prefix(number)])
-            .enumerate()
+        for (at, prefix) in
+            prefixes.into_iter().chain([sent_prefix(number), pin_prefix(number)]).enumerate()
         {
             let mut after: Option<Vec<u8>> = None;
             loop {

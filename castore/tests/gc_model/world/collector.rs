@@ -21,8 +21,11 @@ impl World {
             marking.live.tree(&tree, &[holder()]).map_err(failed("marking a tree"))?;
             marking.after = key;
         }
-        if marking.live.lost > 0 {
-            return Err(format!("{} trees or lists that are needed are lost", marking.live.lost));
+        if marking.live.missing > 0 {
+            return Err(format!(
+                "{} trees or lists that are needed are lost",
+                marking.live.missing
+            ));
         }
         Ok(())
     }

@@ -196,7 +196,9 @@ impl Cache {
             }
             let facts: Vec<_> =
                 goes.iter().map(|doomed| (doomed.path.hash(), doomed.sequence)).collect();
-            for (doomed, removed) in goes.into_iter().zip(self.remove_paths(&facts, Some((PINS, pins)))?) {
+            for (doomed, removed) in
+                goes.into_iter().zip(self.remove_paths(&facts, Some((PINS, pins)))?)
+            {
                 match removed {
                     true => deleted.paths.push(doomed),
                     false => stays.push((doomed, KeptWhy::Changed)),
