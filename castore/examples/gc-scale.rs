@@ -230,7 +230,7 @@ fn collect(dir: &Path) -> Outcome<()> {
         "    {} trees, {} chunks, {} lost; {:.1} MiB held",
         live.trees,
         live.chunks,
-        live.lost,
+        (live.missing + live.damaged),
         mib(live.weight())
     );
     let plan = step("plan", || Ok(store.plan_packs(&live, 0.05)?))?;
@@ -261,8 +261,12 @@ fn collect(dir: &Path) -> Outcome<()> {
     );
     // Nothing may be missing now.
     let live = step("and again", || mark(&store))?;
-    println!("    {} trees, {} lost", live.trees, live.lost);
-    if live.lost > 0 || swept.damaged > 0 { Err("something is missing".into()) } else { Ok(()) }
+    println!("    {} trees, {} lost", live.trees, (live.missing + live.damaged));
+    if (live.missing + live.damaged) > 0 || swept.damaged > 0 {
+        Err("something is missing".into())
+    } else {
+        Ok(())
+    }
 }
 
 /// Runs a part in a process of its own.
