@@ -16,8 +16,10 @@ use crate::records::{
 };
 use crate::storehouse::{Storehouse, StorehouseError, now};
 
-/// Facts that are read, and removed, at once.
+/// Facts that are read at once.
 const PAGE: usize = 1000;
+/// NARs that are removed with one write.
+const AT_ONCE: usize = 256;
 
 /// How long a NAR waits for its narinfo, which Nix sends next. However short the grace period is. One that
 /// was published since it came waits no longer.
@@ -76,25 +78,39 @@ impl Storehouse {
             gone.nars.extend(batch.into_iter().map(|(key, _)| key));
             return Ok(removed);
         }
-        for (key, sequence) in batch {
-            let mut transaction = Transaction::default();
-            let hash = <[u8; 32]>::try_from(&key[nar_prefix(number).len()..]).map(Sha256::from);
-            transaction.remove(key, Expected::Since(sequence));
-            if let Ok(hash) = hash {
-                let senders =
-                    self.store().scan_facts(&nar_sender_prefix(number, hash), None, PAGE)?;
-                for (key, fact) in senders {
-                    transaction.remove(key, Expected::Since(fact.sequence));
+        for batch in batch.chunks(AT_ONCE) {
+            let transactions =
+                batch.iter().map(|(key, sequence)| self.removal(cache, key, *sequence));
+            let transactions = transactions.collect::<Result<Vec<_>, _>>()?;
+            for outcome in self.store().commit_all(transactions) {
+                match outcome {
+                    Ok(_) => {}
+                    // Somebody has come for it.
+                    Err(CommitError::Conflict) => removed -= 1,
+                    Err(error) => return Err(StoreError::from(error).into()),
                 }
-            }
-            match self.store().commit(transaction) {
-                Ok(_) => {}
-                // Somebody has come for it.
-                Err(CommitError::Conflict) => removed -= 1,
-                Err(error) => return Err(StoreError::from(error).into()),
             }
         }
         Ok(removed)
+    }
+
+    /// The transaction that removes a NAR, and who has sent it.
+    fn removal(
+        &self,
+        cache: &Cache,
+        key: &[u8],
+        sequence: u64,
+    ) -> Result<Transaction, StorehouseError> {
+        let mut transaction = Transaction::default();
+        transaction.remove(key.to_vec(), Expected::Since(sequence));
+        let hash = &key[nar_prefix(cache.number()).len()..];
+        if let Ok(hash) = <[u8; 32]>::try_from(hash).map(Sha256::from) {
+            let senders = nar_sender_prefix(cache.number(), hash);
+            for (key, fact) in self.store().scan_facts(&senders, None, PAGE)? {
+                transaction.remove(key, Expected::Since(fact.sequence));
+            }
+        }
+        Ok(transaction)
     }
 
     /// Whether a path was published with this NAR after that fact of it was written.
