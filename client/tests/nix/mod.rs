@@ -57,6 +57,8 @@ impl Store {
         let database = store.root().join("nix/var/nix/db");
         fs::create_dir_all(&database).unwrap();
         fs::create_dir_all(store.root().join("nix/store")).unwrap();
+        // Two connections at once would both make it, and one of them would fail.
+        fs::create_dir_all(store.root().join("nix/var/nix/gcroots")).unwrap();
         let original = closure.join("root/nix/var/nix/db");
         for name in ["db.sqlite", "schema"] {
             fs::copy(original.join(name), database.join(name)).unwrap();
