@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use castore::StoreError;
 use narbridge::scrub::{BrokenReport, ScrubOptions};
 use narbridge::{Storehouse, StorehouseError};
 
@@ -14,6 +15,11 @@ use narbridge::{Storehouse, StorehouseError};
 const LOOK: Duration = Duration::from_secs(10);
 /// The pause between two passes, and before what failed, or is done by another server, is tried again.
 const PAUSE: Duration = Duration::from_secs(3600);
+/// How often what counts as damaged is read again: it may have been put back, or the way to it was at fault.
+const AGAIN: Duration = Duration::from_secs(20);
+/// The same where that is more than so many records.
+const MANY_AGAIN: Duration = Duration::from_secs(600);
+const MANY: usize = 100;
 /// How soon an end is noticed.
 const STEP: Duration = Duration::from_millis(100);
 
@@ -67,8 +73,15 @@ impl Worker {
 
     /// Finds the paths that suffer from damage that became known.
     fn heal(self) {
-        let mut seen = 0;
+        let (mut seen, mut again) = (0, Instant::now() + AGAIN);
         while let Some(house) = self.after(LOOK) {
+            if again <= Instant::now() {
+                let pause = look_again(&house).unwrap_or_else(|error| {
+                    tracing::debug!(%error, "what is damaged cannot be looked at yet");
+                    MANY_AGAIN
+                });
+                again = Instant::now() + pause;
+            }
             let changes = house.store().damage_changes();
             if changes == seen {
                 continue;
@@ -114,6 +127,18 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+/// Reads what counts as damaged again. Returns when to do that the next time.
+fn look_again(house: &Storehouse) -> Result<Duration, StoreError> {
+    let damaged = house.store().damaged()?.len();
+    if damaged > 0 {
+        let whole = house.store().recheck_damaged()?;
+        if whole > 0 {
+            tracing::info!(whole, "records that counted as damaged are whole");
+        }
+    }
+    Ok(if damaged > MANY { MANY_AGAIN } else { AGAIN })
 }
 
 fn tell(found: &BrokenReport) {

@@ -109,6 +109,8 @@ const TABLE: &[Row] = &[
     ("DELETE", "{api}/caches/{cache}/keys/none",  "", Finds::Cache, Having("configure"), Having("configure"), 404),
     ("DELETE", "{api}/caches/{cache}/keys/none",  "", Finds::Nothing, Having("configure"), Having("configure"), 404),
 
+    // Before it is pinned.
+    ("DELETE", "{api}/caches/{cache}/paths/{hash}?dry_run=1", "", Finds::Path, Having("delete"), Having("delete"), 200),
     ("GET",    "{api}/caches/{cache}/pins",       "", Finds::Path, Everybody, Having("pull"), 200),
     ("HEAD",   "{api}/caches/{cache}/pins",       "", Finds::Path, Everybody, Having("pull"), 200),
     ("GET",    "{api}/caches/{cache}/pins",       "", Finds::Nothing, Having("pull"), Having("pull"), 404),
@@ -138,7 +140,6 @@ const TABLE: &[Row] = &[
     ("GET",    "{api}/caches/{cache}/paths/{hash}?sizes=1", "", Finds::Path, Having("pull"), Having("pull"), 200),
     ("GET",    "{api}/caches/{cache}/paths/{hash}", "", Finds::Nothing, Having("pull"), Having("pull"), 404),
     ("GET",    "{api}/caches/{cache}/paths/{hash}", "", Finds::Destroyed, Having("pull"), Having("pull"), 404),
-    ("DELETE", "{api}/caches/{cache}/paths/{hash}?dry_run=1", "", Finds::Path, Having("delete"), Having("delete"), 200),
     ("DELETE", "{api}/caches/{cache}/paths/{none}", "", Finds::Path, Having("delete"), Having("delete"), 404),
     ("DELETE", "{api}/caches/{cache}/paths/{hash}", "", Finds::Nothing, Having("delete"), Having("delete"), 404),
     ("DELETE", "{api}/caches/{cache}/paths/{hash}", "", Finds::Destroyed, Having("delete"), Having("delete"), 404),
