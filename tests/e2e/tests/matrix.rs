@@ -80,11 +80,9 @@ round_trips! {
     what_nix_2_8_pushes_as_none_comes_back_the_same: V2_8 None;
     what_nix_2_8_pushes_as_bzip2_comes_back_the_same: V2_8 Bzip2;
     what_nix_2_8_pushes_as_br_comes_back_the_same: V2_8 Br;
-    what_nix_2_26_pushes_as_xz_comes_back_the_same: V2_26 Xz;
+    // Of the one between, what most people have: the slow ones are pushed by the oldest and the newest.
     what_nix_2_26_pushes_as_zstd_comes_back_the_same: V2_26 Zstd;
     what_nix_2_26_pushes_as_none_comes_back_the_same: V2_26 None;
-    what_nix_2_26_pushes_as_bzip2_comes_back_the_same: V2_26 Bzip2;
-    what_nix_2_26_pushes_as_br_comes_back_the_same: V2_26 Br;
     what_nix_2_34_pushes_as_xz_comes_back_the_same: V2_34 Xz;
     what_nix_2_34_pushes_as_zstd_comes_back_the_same: V2_34 Zstd;
     what_nix_2_34_pushes_as_none_comes_back_the_same: V2_34 None;
