@@ -234,7 +234,7 @@ impl Assembly {
         run.add(&mut encoder, Kind::Tree, tree, &self.encoded).map_err(failed)?;
         claims.append_to(&mut run).map_err(failed)?;
         self.flight.wrote(self.store.append(&run).map_err(failed)?);
-        self.store.published(holder, named.into_iter());
+        self.store.published(holder, named.into_iter())?;
         Ok((tree, self.flight))
     }
 }

@@ -361,18 +361,27 @@ impl Store {
 
     /// These chunks are in something that is about to be published, and kept by its flight. Once that is
     /// so of all that somebody sent, no pack is kept for them any more.
-    pub(crate) fn published(&self, holder: Holder, chunks: impl Iterator<Item = Digest>) {
-        let mut state = self.leases.lock();
-        let Some(session) = state.sessions.get_mut(&holder) else { return };
-        if session.unpublished.len() > MAX_UNPUBLISHED {
-            return;
-        }
-        for chunk in chunks {
-            session.unpublished.remove(&chunk);
-        }
-        if session.unpublished.is_empty() {
+    pub(crate) fn published(
+        &self,
+        holder: Holder,
+        chunks: impl Iterator<Item = Digest>,
+    ) -> Result<(), StoreError> {
+        {
+            let mut state = self.leases.lock();
+            let Some(session) = state.sessions.get_mut(&holder) else { return Ok(()) };
+            if session.unpublished.len() > MAX_UNPUBLISHED {
+                return Ok(());
+            }
+            for chunk in chunks {
+                session.unpublished.remove(&chunk);
+            }
+            if !session.unpublished.is_empty() {
+                return Ok(());
+            }
             state.sessions.remove(&holder);
         }
+        // Whoever comes after this process would keep them for its sake.
+        Ok(self.leases.write()?)
     }
 
     /// Keeps the leases of this process from lapsing. Where others share the index this has to be called
