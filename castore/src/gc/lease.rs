@@ -122,10 +122,13 @@ impl State {
         self.inherited = self.inherited.take().filter_map_mut(keep);
     }
 
-    fn leased(&self) -> Leased {
+    fn leased(&self, flights: bool) -> Leased {
         let mut packs = HashSet::new();
         for session in self.sessions.values().chain(&self.inherited) {
             packs.extend(session.packs.keys());
+        }
+        if !flights {
+            return Leased { oldest: None, packs };
         }
         for flight in self.flights.values() {
             packs.extend(&flight.packs);
@@ -134,8 +137,8 @@ impl State {
         Leased { oldest, packs }
     }
 
-    fn record(&self, now: u64) -> Lease {
-        let leased = self.leased();
+    fn record(&self, now: u64, flights: bool) -> Lease {
+        let leased = self.leased(flights);
         let heard =
             self.sessions.values().chain(&self.inherited).map(|session| session.heard).max();
         let flights = leased.oldest.map(|_| now + FLIGHT.as_secs());
@@ -185,7 +188,7 @@ impl Leases {
         }
         self.lock().inherited =
             (!packs.is_empty()).then_some(Session { heard, packs, unpublished: HashSet::new() });
-        let record = self.lock().record(now);
+        let record = self.lock().record(now, false);
         batch.put(key(&self.process), record.encode_to_vec());
         self.index.apply(&batch)?;
         self.lock().written = record;
@@ -221,7 +224,8 @@ impl Leases {
         let record = {
             let mut state = self.lock();
             state.lapse(now);
-            let record = state.record(now);
+            // No flight outlives its process, and nobody else looks at an index of its own.
+            let record = state.record(now, self.index.shared().is_some());
             let written = &state.written;
             let idle = record.oldest == 0 && record.packs.is_empty();
             if idle && written.oldest == 0 && written.packs.is_empty() {
@@ -253,7 +257,7 @@ impl Leases {
         let mut leased = {
             let mut state = self.lock();
             state.lapse(now);
-            state.leased()
+            state.leased(true)
         };
         let (mut after, mut lapsed) = (None::<Vec<u8>>, Batch::default());
         loop {
