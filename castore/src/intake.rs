@@ -14,7 +14,7 @@ use crate::Digest;
 use crate::chunking::MAX_CHUNK;
 use crate::holder::{Claims, Holder};
 use crate::log::Run;
-use crate::pack::{FrameDecoder, HEADER_LEN, Kind, RecordHeader, Row};
+use crate::pack::{FrameDecoder, HEADER_LEN, Kind, PackId, RecordHeader, Row};
 use crate::store::{Store, StoreError};
 
 /// Stored bytes gathered before they are appended to the pack as one run.
@@ -49,6 +49,8 @@ pub enum IntakeError {
 pub struct Intake {
     store: Arc<Store>,
     holder: Holder,
+    /// Chunks that came and were there, and where.
+    known: Vec<(Digest, PackId)>,
     claims: Claims,
     decoder: FrameDecoder,
     plain: Vec<u8>,
@@ -61,6 +63,7 @@ impl Store {
         Ok(Intake {
             store: self.clone(),
             holder,
+            known: Vec::new(),
             claims: Claims::of(holder),
             decoder: FrameDecoder::new()?,
             plain: Vec::new(),
@@ -112,7 +115,12 @@ impl Intake {
             return Err(wrong("its bytes have another digest"));
         }
         self.claims.add(&self.store, &digest)?;
-        if !self.store.stays(Kind::Chunk, &digest)? {
+        let found = self.store.locations().kept(&digest, Kind::Chunk).map_err(StoreError::from)?;
+        if let Some(found) = found {
+            // Perhaps nothing else needs it where it lies.
+            let pack = self.store.packs().id_of(found.pack).map_err(StoreError::from)?;
+            self.known.push((digest, pack));
+        } else {
             let offset = self.run.bytes.len() as u64;
             self.run.bytes.extend_from_slice(&header.to_bytes());
             self.run.bytes.extend_from_slice(frames);
@@ -128,8 +136,11 @@ impl Intake {
     fn flush(&mut self) -> Result<(), StoreError> {
         self.claims.append_to(&mut self.run)?;
         let pack = self.store.append(&self.run)?;
+        let known = std::mem::take(&mut self.known);
         let chunks = self.run.rows.iter().filter(|row| row.kind == Kind::Chunk);
-        self.store.heard_of(self.holder, pack, chunks.map(|row| row.digest))?;
+        let chunks = chunks.map(|row| row.digest).chain(known.iter().map(|(digest, _)| *digest));
+        let packs = pack.into_iter().chain(known.iter().map(|(_, pack)| *pack));
+        self.store.heard_of(self.holder, packs, chunks)?;
         self.run.clear();
         Ok(())
     }

@@ -339,24 +339,25 @@ impl Store {
         }
     }
 
-    /// Somebody has sent chunks, which lie in a pack now if one is given.
+    /// Somebody has sent chunks, which lie in these packs now.
     pub(crate) fn heard_of(
         &self,
         holder: Holder,
-        pack: Option<PackId>,
+        packs: impl Iterator<Item = PackId>,
         chunks: impl Iterator<Item = Digest>,
     ) -> Result<(), StoreError> {
         let now = now();
         {
             let mut state = self.leases.lock();
-            if pack.is_none() && !state.sessions.contains_key(&holder) {
+            let mut packs = packs.peekable();
+            if packs.peek().is_none() && !state.sessions.contains_key(&holder) {
                 return Ok(());
             }
             let fresh =
                 || Session { heard: now, packs: HashMap::new(), unpublished: HashSet::new() };
             let session = state.sessions.entry(holder).or_insert_with(fresh);
             session.heard = now;
-            session.packs.extend(pack.map(|pack| (pack, now)));
+            session.packs.extend(packs.map(|pack| (pack, now)));
             let room = (MAX_UNPUBLISHED + 1).saturating_sub(session.unpublished.len());
             session.unpublished.extend(chunks.take(room));
         }
