@@ -23,6 +23,8 @@ impl Storehouse {
         progress: &mut dyn FnMut(GcStep),
     ) -> Result<Live, StorehouseError> {
         let mut live = self.store().live()?;
+        // What was committed before this has to be marked, in caches too that somebody else made just now.
+        self.refresh()?;
         let mut looked_at = 0;
         for cache in self.caches() {
             let number = cache.number();

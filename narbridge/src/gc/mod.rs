@@ -118,8 +118,10 @@ impl Storehouse {
         self.store().condemn_planned(&plan)?;
         if options.grace.is_zero() && plan.condemn.packs > 0 {
             let live = self.mark(&gone, progress)?;
-            let swept = self.sweep(&live, options, progress)?;
-            report.swept = report.swept.and(swept);
+            report.blocked = live.missing > 0;
+            if !report.blocked {
+                report.swept = report.swept.and(self.sweep(&live, options, progress)?);
+            }
         }
         Ok(Some(report))
     }
