@@ -302,11 +302,7 @@ impl Log {
     }
 
     /// Seals the pack that grows, if it holds anything.
-    pub fn seal_current(&self) -> io::Result<()> {
-        self.seal_appended()
-    }
-
-    fn seal_appended(&self) -> io::Result<()> {
+    pub fn seal_appended(&self) -> io::Result<()> {
         let slots: Vec<u32> = {
             let mut state = lock(&self.state);
             self.retire(&mut state)?;

@@ -19,8 +19,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::bytes::PackBackend;
-use crate::gc::condemned::{EPOCH_KEY, epoch_of, outdated};
-use crate::index::{Batch, Held, Index, IndexError};
+use crate::gc::condemned::{EPOCH_KEY, outdated};
+use crate::index::{Batch, Held, Index, IndexError, number};
 use crate::log::{Log, Run};
 use crate::pack::{FrameEncoder, PackId, whole};
 
@@ -213,10 +213,6 @@ fn parse(value: Vec<u8>) -> Result<Fact, IndexError> {
     }
 }
 
-fn number(bytes: Option<&[u8]>) -> u64 {
-    bytes.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
-}
-
 /// The sequence number up to which the index has seen facts.
 pub fn applied(index: &dyn Index) -> Result<u64, IndexError> {
     Ok(number(index.get(SEQUENCE_KEY)?.as_deref()))
@@ -318,7 +314,7 @@ impl Facts {
         mut void: Vec<Sequences>,
     ) -> Result<Group, CommitError> {
         let (mut states, epoch) = self.states(group)?;
-        let now = epoch_of(epoch.as_deref());
+        let now = number(epoch.as_deref());
         let mut results = Vec::with_capacity(group.len());
         let (mut run, mut batch, mut last) = (Run::default(), Batch::default(), after);
         for waiting in group {

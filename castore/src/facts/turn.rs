@@ -21,10 +21,10 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::record::{Sequences, order_of, replay_all};
-use super::{CommitError, SEQUENCE_KEY, number, storage};
+use super::{CommitError, SEQUENCE_KEY, storage};
 use crate::bytes::PackBackend;
 use crate::gc::condemned::EPOCH_KEY;
-use crate::index::{Batch, Index, IndexError};
+use crate::index::{Batch, Index, IndexError, number};
 use crate::pack::{FrameDecoder, Kind, PackId, whole};
 
 const PENDING_KEY: &[u8] = b"m/pending";

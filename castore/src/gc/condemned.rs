@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::now;
 use crate::facts::CommitError;
-use crate::index::{Batch, Index, IndexError};
+use crate::index::{Batch, Index, IndexError, number};
 use crate::pack::PackId;
 use crate::packs::Packs;
 use crate::store::{Store, StoreError};
@@ -34,11 +34,6 @@ pub(crate) struct Condemned {
     pub epoch: u64,
     /// When, in seconds since 1970.
     pub since: u64,
-}
-
-/// The number in 8 big-endian bytes; 0 for none.
-pub(crate) fn epoch_of(bytes: Option<&[u8]>) -> u64 {
-    bytes.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
 }
 
 fn key(pack: PackId) -> Vec<u8> {
@@ -62,7 +57,7 @@ pub(crate) fn list(index: &dyn Index) -> Result<Vec<Condemned>, IndexError> {
             condemned.push(Condemned {
                 pack: PackId::from_bytes(pack),
                 epoch: u64::from_be_bytes(*epoch),
-                since: epoch_of(Some(since)),
+                since: number(Some(since)),
             });
         }
         match page.into_iter().last() {
@@ -95,7 +90,7 @@ impl Seen {
     ) -> Result<(), StoreError> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         // The epoch first: what is condemned after it is known too early, which does no harm.
-        let epoch = epoch_of(index.get(EPOCH_KEY)?.as_deref());
+        let epoch = number(index.get(EPOCH_KEY)?.as_deref());
         let condemned: HashSet<PackId> = list(index)?.iter().map(|it| it.pack).collect();
         // A pack that was removed is condemned no more, and must not be taken for one that stays.
         catch_up()?;
@@ -118,7 +113,7 @@ impl Store {
 
     /// Takes it in if there is anything new.
     pub(crate) fn follow_epoch(&self) -> Result<(), StoreError> {
-        let epoch = epoch_of(self.index.get(EPOCH_KEY)?.as_deref());
+        let epoch = number(self.index.get(EPOCH_KEY)?.as_deref());
         if epoch == self.epoch() { Ok(()) } else { self.refresh_epoch() }
     }
 
@@ -130,7 +125,7 @@ impl Store {
         let since = now();
         self.facts.alone(&|| {
             let before = self.index.get(EPOCH_KEY)?;
-            let epoch = epoch_of(before.as_deref()) + 1;
+            let epoch = number(before.as_deref()) + 1;
             let mut batch = Batch::default();
             batch.expect(EPOCH_KEY, before).put(EPOCH_KEY, epoch.to_be_bytes());
             for pack in packs {

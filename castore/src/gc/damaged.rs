@@ -11,10 +11,9 @@
 use std::collections::HashSet;
 use std::io;
 
-use super::condemned::epoch_of;
 use crate::Digest;
 use crate::fsck::Damage;
-use crate::index::{Batch, IndexError};
+use crate::index::{Batch, IndexError, number};
 use crate::locations::Location;
 use crate::pack::{FrameDecoder, HEADER_LEN, Kind, PackId, RecordHeader};
 use crate::packs::Standing;
@@ -269,7 +268,7 @@ impl Store {
                 };
                 let kind = value.first().and_then(|kind| Kind::from_number(*kind));
                 let record = kind.zip(value.get(1..).and_then(Digest::from_slice));
-                let (pack, offset) = (PackId::from_bytes(*pack), epoch_of(Some(offset)));
+                let (pack, offset) = (PackId::from_bytes(*pack), number(Some(offset)));
                 each(Marked { pack, offset, record });
             }
         }

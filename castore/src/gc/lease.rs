@@ -48,6 +48,7 @@ struct Lease {
     packs: Vec<Vec<u8>>,
 }
 
+#[derive(Default)]
 struct Session {
     heard: u64,
     /// With the time at which each was first written to.
@@ -119,7 +120,7 @@ impl State {
         if let Some(inherited) = &mut self.inherited {
             inherited.heard = inherited.heard.max(latest.unwrap_or_default());
         }
-        self.inherited = self.inherited.take().filter_map_mut(keep);
+        self.inherited.take_if(|session| !keep(session));
     }
 
     fn leased(&self, flights: bool) -> Leased {
@@ -150,16 +151,6 @@ impl State {
     }
 }
 
-trait FilterMapMut<T> {
-    fn filter_map_mut(self, keep: impl FnOnce(&mut T) -> bool) -> Option<T>;
-}
-
-impl<T> FilterMapMut<T> for Option<T> {
-    fn filter_map_mut(mut self, keep: impl FnOnce(&mut T) -> bool) -> Option<T> {
-        if self.as_mut().is_some_and(keep) { self } else { None }
-    }
-}
-
 impl Leases {
     /// No leases yet, but those that an earlier process on an index of this process's own has left.
     pub fn open(index: Arc<dyn Index>) -> Result<Self, StoreError> {
@@ -187,7 +178,7 @@ impl Leases {
             return Ok(());
         }
         self.lock().inherited =
-            (!packs.is_empty()).then_some(Session { heard, packs, unpublished: HashSet::new() });
+            (!packs.is_empty()).then_some(Session { heard, packs, ..Session::default() });
         let record = self.lock().record(now, false);
         batch.put(key(&self.process), record.encode_to_vec());
         self.index.apply(&batch)?;
@@ -353,9 +344,7 @@ impl Store {
             if packs.peek().is_none() && !state.sessions.contains_key(&holder) {
                 return Ok(());
             }
-            let fresh =
-                || Session { heard: now, packs: HashMap::new(), unpublished: HashSet::new() };
-            let session = state.sessions.entry(holder).or_insert_with(fresh);
+            let session = state.sessions.entry(holder).or_default();
             session.heard = now;
             session.packs.extend(packs.map(|pack| (pack, now)));
             let room = (MAX_UNPUBLISHED + 1).saturating_sub(session.unpublished.len());
@@ -391,7 +380,7 @@ impl Store {
 
     /// Keeps the leases of this process from lapsing. Where others share the index this has to be called
     /// every few minutes.
-    pub fn renew_leases(&self) -> Result<(), StoreError> {
+    pub(crate) fn renew_leases(&self) -> Result<(), StoreError> {
         Ok(self.leases.write()?)
     }
 

@@ -28,6 +28,8 @@ mod sweep;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::pack::{HEADER_LEN, RecordHeader, Row};
+
 pub use lease::Flight;
 pub use live::Live;
 pub use objects::Tidied;
@@ -44,4 +46,14 @@ fn now() -> u64 {
 /// So long ago, in seconds since 1970.
 fn ago(age: Duration) -> u64 {
     now().saturating_sub(age.as_secs())
+}
+
+/// Whether bytes are the very record that a row stands for.
+fn is_sound(row: &Row, record: &[u8]) -> bool {
+    RecordHeader::parse(record).is_some_and(|header| {
+        header.digest == row.digest
+            && header.kind == row.kind
+            && header.stored == row.stored
+            && header.expected_checksum(&record[HEADER_LEN..]) == header.checksum
+    })
 }

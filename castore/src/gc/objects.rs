@@ -16,12 +16,11 @@ use std::collections::HashSet;
 use std::io;
 use std::time::Duration;
 
-use super::condemned::epoch_of;
-use super::{ago, now};
+use super::{ago, is_sound, now};
 use crate::bytes::Durability;
-use crate::index::Batch;
+use crate::index::{Batch, number};
 use crate::log::Run;
-use crate::pack::{Footer, HEADER_LEN, Kind, PackError, PackId, RecordHeader, Row, whole};
+use crate::pack::{Footer, HEADER_LEN, Kind, PackError, PackId, Row, whole};
 use crate::store::{Store, StoreError};
 
 const STRAY_PREFIX: u8 = b'y';
@@ -161,7 +160,7 @@ impl Store {
                 None => {
                     batch.put(key, now().to_be_bytes());
                 }
-                Some(since) if epoch_of(Some(&since)) <= ago(STRAY) => {
+                Some(since) if number(Some(&since)) <= ago(STRAY) => {
                     let backend = self.packs().backend();
                     backend.remove(pack.id).map_err(PackError::io_in(pack.id))?;
                     batch.remove(key);
@@ -186,11 +185,7 @@ fn append_facts(
     for row in rows.into_iter().filter(|row| row.kind == Kind::Facts) {
         let mut record = vec![0; HEADER_LEN + row.stored as usize];
         pack.read_at(row.offset, &mut record).map_err(PackError::io_in(id))?;
-        let sound = RecordHeader::parse(&record).is_some_and(|header| {
-            header.digest == row.digest
-                && header.expected_checksum(&record[HEADER_LEN..]) == header.checksum
-        });
-        if !sound {
+        if !is_sound(&row, &record) {
             tracing::warn!(pack = %id, "a pack of facts is damaged: granary fsck tells more");
             return Ok(false);
         }

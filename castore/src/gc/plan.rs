@@ -122,7 +122,7 @@ impl Store {
 
     /// Seals the pack that grows, so that what nobody needs of it can be found out.
     pub fn seal_open(&self) -> Result<(), StoreError> {
-        Ok(self.log.seal_current()?)
+        Ok(self.log.seal_appended()?)
     }
 
     /// Does what was planned.

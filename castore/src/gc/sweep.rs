@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Live, Pace, ago, condemned::Condemned};
+use super::{Live, Pace, ago, condemned::Condemned, is_sound};
 use crate::log::Run;
 use crate::pack::{Footer, HEADER_LEN, Kind, PackError, PackId, RecordHeader, Row, whole};
 use crate::store::{Store, StoreError};
@@ -295,15 +295,6 @@ fn span(rows: &[Row]) -> (u64, u64) {
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return (0, 0) };
     let end = last.offset + HEADER_LEN as u64 + u64::from(last.stored);
     (first.offset, end - first.offset)
-}
-
-fn is_sound(row: &Row, record: &[u8]) -> bool {
-    RecordHeader::parse(record).is_some_and(|header| {
-        header.digest == row.digest
-            && header.kind == row.kind
-            && header.stored == row.stored
-            && header.expected_checksum(&record[HEADER_LEN..]) == header.checksum
-    })
 }
 
 #[cfg(test)]

@@ -20,6 +20,11 @@ pub use self::sled::SledIndex;
 /// Keys and values, in order.
 pub type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
+/// The number in a value of 8 big-endian bytes; 0 for none.
+pub(crate) fn number(value: Option<&[u8]>) -> u64 {
+    value.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
+}
+
 /// Why an index did not answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

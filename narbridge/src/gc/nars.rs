@@ -60,7 +60,7 @@ impl Storehouse {
             }
             Ok(())
         })?;
-        let due = now().saturating_sub(options.grace.as_secs());
+        let due = Self::due(options);
         let awaits = now().saturating_sub(AWAITS_NARINFO.as_secs());
         let (mut removed, mut batch) = (0, Vec::new());
         self.each_fact(&nar_prefix(number), |key, fact| {
