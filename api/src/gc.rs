@@ -115,3 +115,10 @@ pub struct CacheReport {
     /// Paths that were to go, and were used or pushed again at the last moment.
     pub spared: u64,
 }
+
+impl CacheReport {
+    /// Paths that went.
+    pub fn gone(&self) -> u64 {
+        self.unused + self.old + self.for_space
+    }
+}

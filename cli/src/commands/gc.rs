@@ -144,7 +144,7 @@ fn described(report: &GcReport) -> String {
     let (goes, to_be) = if report.dry_run { ("would go", "to be ") } else { ("went", "") };
     let mut lines = Vec::new();
     for cache in &report.caches {
-        let gone = cache.unused + cache.old + cache.for_space;
+        let gone = cache.gone();
         let size = DecimalBytes(cache.gone_size);
         let name = &cache.name;
         if cache.destroyed {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use castore::{Expected, StoreError, Transaction};
+use granary_api::gc::CacheReport;
 use nix_compat::store_path::StorePathHash;
 
-use super::report::{CacheReport, GcReport};
+use super::report::GcReport;
 use super::{GcOptions, GcStep};
 use crate::cache::{Cache, PINS};
 use crate::records::{file_prefix, nar_prefix, path_prefix, pin_prefix, sent_prefix};
@@ -64,7 +65,7 @@ impl Storehouse {
             };
             if options.dry_run {
                 for path in &plan.expired {
-                    expired.count(path.why, path.file_size);
+                    count(&mut expired, path.why, path.file_size);
                     gone.paths.insert((plan.cache.number(), path.hash));
                 }
             } else {
@@ -113,15 +114,14 @@ impl Storehouse {
     }
 }
 
-impl CacheReport {
-    fn count(&mut self, why: Why, size: u64) {
-        match why {
-            Why::Unused => self.unused += 1,
-            Why::Old => self.old += 1,
-            Why::Space => self.for_space += 1,
-        }
-        self.gone_size += size;
+/// A path goes, for this reason.
+fn count(report: &mut CacheReport, why: Why, size: u64) {
+    match why {
+        Why::Unused => report.unused += 1,
+        Why::Old => report.old += 1,
+        Why::Space => report.for_space += 1,
     }
+    report.gone_size += size;
 }
 
 fn remove(
@@ -146,7 +146,7 @@ fn remove(
         let removed = plan.cache.remove_paths(&facts, Some((PINS, pins)))?;
         for (path, removed) in batch.into_iter().zip(removed) {
             if removed {
-                report.count(path.why, path.file_size);
+                count(report, path.why, path.file_size);
             } else {
                 review.spare(path.hash)?;
             }

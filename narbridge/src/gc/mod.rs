@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use castore::gc::{Live, Pace, SweepOptions, Swept};
 
-pub use report::{CacheReport, GcReport};
+pub use report::GcReport;
 
 use crate::retention::Defaults;
 use crate::storehouse::{Storehouse, StorehouseError, now};

@@ -3,38 +3,7 @@
 use std::time::Duration;
 
 use castore::gc::{PackPlan, PackUse, Swept, Tidied};
-
-/// What becomes of a cache.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CacheReport {
-    /// Its name.
-    pub name: String,
-    /// Whether it was destroyed, and all of it goes.
-    pub destroyed: bool,
-    /// Paths that stay.
-    pub kept: u64,
-    /// Their NARs as zstd, in bytes.
-    pub kept_size: u64,
-    /// Those among them that pins keep.
-    pub pinned: u64,
-    /// Paths that go because they were not used for too long.
-    pub unused: u64,
-    /// Paths that go because they are too old.
-    pub old: u64,
-    /// Paths that go because the cache is too large.
-    pub for_space: u64,
-    /// The NARs of those that go as zstd, in bytes.
-    pub gone_size: u64,
-    /// Paths that were to go, and were used or pushed again at the last moment.
-    pub spared: u64,
-}
-
-impl CacheReport {
-    /// Paths that go.
-    pub fn gone(&self) -> u64 {
-        self.unused + self.old + self.for_space
-    }
-}
+use granary_api::gc::CacheReport;
 
 /// What a run did, or would do.
 #[derive(Clone, Debug, Default)]
@@ -79,7 +48,7 @@ impl GcReport {
             dry_run: self.dry_run,
             paths: self.paths(),
             paths_size: self.paths_size(),
-            caches: self.caches.iter().map(CacheReport::told).collect(),
+            caches: self.caches.clone(),
             nars: self.nars,
             trees: self.trees,
             lost: self.lost,
@@ -97,23 +66,6 @@ impl GcReport {
             damaged: swept.damaged,
             took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             memory: self.memory,
-        }
-    }
-}
-
-impl CacheReport {
-    fn told(&self) -> granary_api::gc::CacheReport {
-        granary_api::gc::CacheReport {
-            name: self.name.clone(),
-            destroyed: self.destroyed,
-            kept: self.kept,
-            kept_size: self.kept_size,
-            pinned: self.pinned,
-            unused: self.unused,
-            old: self.old,
-            for_space: self.for_space,
-            gone_size: self.gone_size,
-            spared: self.spared,
         }
     }
 }
