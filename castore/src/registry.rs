@@ -16,7 +16,7 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::index::{Batch, Index, IndexError};
+use crate::index::{Batch, Index, IndexError, each_pair};
 use crate::pack::PackId;
 
 const COUNT_KEY: &[u8] = b"m/packs";
@@ -90,17 +90,14 @@ impl Registry {
     /// Says that packs are removed.
     pub fn remove(&self, packs: &[PackId]) -> Result<(), IndexError> {
         let removed: HashSet<PackId> = packs.iter().copied().collect();
-        let (mut after, mut keys) = (key(0), Vec::new());
-        loop {
-            let page = self.index.scan(&[PREFIX], Some(&after), PAGE)?;
-            let Some((last, _)) = page.last() else { break };
-            after = last.clone();
-            let entries = page.into_iter().filter_map(|(key, value)| {
-                let entry = Entry::decode(&value)?;
-                (removed.contains(&entry.id) && !entry.is_removal()).then_some((key, entry.id))
-            });
-            keys.extend(entries);
-        }
+        let mut keys = Vec::new();
+        each_pair(&*self.index, &[PREFIX], |key, value| {
+            let entry = Entry::decode(&value).filter(|entry| !entry.is_removal());
+            keys.extend(
+                entry.filter(|entry| removed.contains(&entry.id)).map(|entry| (key, entry.id)),
+            );
+            Ok(())
+        })?;
         // One that is not registered any more was removed before, and everybody was told.
         let removal = |(_, id): &(_, PackId)| Entry { id: *id, len: 0, rows_at: 0, rows: 0 };
         let removals: Vec<Entry> = keys.iter().map(removal).collect();

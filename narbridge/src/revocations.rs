@@ -141,18 +141,14 @@ fn list(times: &RwLock<Times>) -> Vec<(String, u64)> {
 
 fn load(store: &Store, prefix: &[u8]) -> Result<Times, RevocationError> {
     let mut times = Times::new();
-    let mut after: Option<Vec<u8>> = None;
-    loop {
-        let page = store.scan_facts(prefix, after.as_deref(), 1000)?;
-        let Some((last, _)) = page.last() else { return Ok(times) };
-        after = Some(last.clone());
-        for (key, fact) in page {
-            let mark = String::from_utf8(key[prefix.len()..].to_vec())
-                .map_err(|error| RecordError::new("a revocation", error))?;
-            let record: RevocationRecord = decode(&format!("revocation {mark}"), &fact.value)?;
-            times.insert(mark, record.revoked);
-        }
-    }
+    store.each_fact(prefix, |mark, fact| {
+        let mark = String::from_utf8(mark.to_vec())
+            .map_err(|error| RecordError::new("a revocation", error))?;
+        let record: RevocationRecord = decode(&format!("revocation {mark}"), &fact.value)?;
+        times.insert(mark, record.revoked);
+        Ok::<_, RevocationError>(())
+    })?;
+    Ok(times)
 }
 
 #[cfg(test)]

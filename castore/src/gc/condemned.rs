@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::now;
 use crate::facts::CommitError;
-use crate::index::{Batch, Index, IndexError, number};
+use crate::index::{Batch, Index, IndexError, each_pair, number};
 use crate::pack::PackId;
 use crate::packs::Packs;
 use crate::store::{Store, StoreError};
@@ -22,8 +22,6 @@ use crate::store::{Store, StoreError};
 /// Index key of the epoch.
 pub(crate) const EPOCH_KEY: &[u8] = b"m/epoch";
 const PREFIX: u8 = b'x';
-/// Packs read at once.
-const PAGE: usize = 1000;
 
 /// A condemned pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,23 +46,18 @@ fn damaged() -> IndexError {
 
 /// The condemned packs.
 pub(crate) fn list(index: &dyn Index) -> Result<Vec<Condemned>, IndexError> {
-    let (mut condemned, mut after) = (Vec::new(), None);
-    loop {
-        let page = index.scan(&[PREFIX], after.as_deref(), PAGE)?;
-        for (key, value) in &page {
-            let pack = <[u8; PackId::LEN]>::try_from(&key[1..]).map_err(|_| damaged())?;
-            let (epoch, since) = value.split_first_chunk::<8>().ok_or_else(damaged)?;
-            condemned.push(Condemned {
-                pack: PackId::from_bytes(pack),
-                epoch: u64::from_be_bytes(*epoch),
-                since: number(Some(since)),
-            });
-        }
-        match page.into_iter().last() {
-            Some((last, _)) if condemned.len().is_multiple_of(PAGE) => after = Some(last),
-            _ => return Ok(condemned),
-        }
-    }
+    let mut condemned = Vec::new();
+    each_pair(index, &[PREFIX], |key, value| {
+        let pack = <[u8; PackId::LEN]>::try_from(&key[1..]).map_err(|_| damaged())?;
+        let (epoch, since) = value.split_first_chunk::<8>().ok_or_else(damaged)?;
+        condemned.push(Condemned {
+            pack: PackId::from_bytes(pack),
+            epoch: u64::from_be_bytes(*epoch),
+            since: number(Some(since)),
+        });
+        Ok(())
+    })?;
+    Ok(condemned)
 }
 
 /// What this process knows of it.

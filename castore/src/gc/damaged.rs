@@ -13,7 +13,7 @@ use std::io;
 
 use crate::Digest;
 use crate::fsck::Damage;
-use crate::index::{Batch, IndexError, number};
+use crate::index::{Batch, IndexError, each_pair, number};
 use crate::locations::Location;
 use crate::pack::{FrameDecoder, HEADER_LEN, Kind, PackId, RecordHeader};
 use crate::packs::Standing;
@@ -257,20 +257,14 @@ impl Store {
     }
 
     fn each_damaged(&self, mut each: impl FnMut(Marked)) -> Result<(), IndexError> {
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            let page = self.index.scan(&[PREFIX], after.as_deref(), PAGE)?;
-            let Some((last, _)) = page.last() else { return Ok(()) };
-            after = Some(last.clone());
-            for (key, value) in &page {
-                let Some((pack, offset)) = key[1..].split_first_chunk::<{ PackId::LEN }>() else {
-                    continue;
-                };
+        each_pair(&*self.index, &[PREFIX], |key, value| {
+            if let Some((pack, offset)) = key[1..].split_first_chunk::<{ PackId::LEN }>() {
                 let kind = value.first().and_then(|kind| Kind::from_number(*kind));
                 let record = kind.zip(value.get(1..).and_then(Digest::from_slice));
                 let (pack, offset) = (PackId::from_bytes(*pack), number(Some(offset)));
                 each(Marked { pack, offset, record });
             }
-        }
+            Ok(())
+        })
     }
 }

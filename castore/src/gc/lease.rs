@@ -22,7 +22,7 @@ use prost::Message;
 use super::now;
 use crate::Digest;
 use crate::holder::Holder;
-use crate::index::{Batch, Index, IndexError};
+use crate::index::{Batch, Index, IndexError, each_pair};
 use crate::pack::PackId;
 use crate::store::{Store, StoreError};
 
@@ -166,14 +166,15 @@ impl Leases {
     fn inherit(&self) -> Result<(), StoreError> {
         let (now, mut packs, mut heard) = (now(), HashMap::new(), 0);
         let mut batch = Batch::default();
-        for (key, value) in self.index.scan(&[PREFIX], None, 1000)? {
+        each_pair(&*self.index, &[PREFIX], |key, value| {
             let lease = read(&value)?;
             if lease.until > now {
                 heard = heard.max(lease.until - SESSION.as_secs());
                 packs.extend(ids(&lease.packs).map(|pack| (pack, now)));
             }
             batch.remove(key);
-        }
+            Ok(())
+        })?;
         if packs.is_empty() && batch.change.is_empty() {
             return Ok(());
         }
@@ -250,25 +251,23 @@ impl Leases {
             state.lapse(now);
             state.leased(true)
         };
-        let (mut after, mut lapsed) = (None::<Vec<u8>>, Batch::default());
-        loop {
-            let page = self.index.scan(&[PREFIX], after.as_deref(), 1000)?;
-            let Some((last, _)) = page.last() else { break };
-            after = Some(last.clone());
-            for (at, value) in page.iter().filter(|(at, _)| at[1..] != self.process) {
-                let lease = read(value)?;
-                if lease.until <= now {
-                    lapsed.expect(&at[..], Some(value.clone())).remove(&at[..]);
-                    continue;
-                }
-                leased.packs.extend(ids(&lease.packs));
-                let oldest = lease.oldest.checked_sub(1);
-                leased.oldest = match (leased.oldest, oldest) {
-                    (Some(one), Some(other)) => Some(one.min(other)),
-                    (one, other) => one.or(other),
-                };
+        let mut lapsed = Batch::default();
+        each_pair(&*self.index, &[PREFIX], |at, value| {
+            if at[1..] == self.process {
+                return Ok(());
             }
-        }
+            let lease = read(&value)?;
+            if lease.until <= now {
+                lapsed.expect(&at[..], Some(value)).remove(at);
+                return Ok(());
+            }
+            leased.packs.extend(ids(&lease.packs));
+            leased.oldest = match (leased.oldest, lease.oldest.checked_sub(1)) {
+                (Some(one), Some(other)) => Some(one.min(other)),
+                (one, other) => one.or(other),
+            };
+            Ok(())
+        })?;
         match self.index.apply(&lapsed) {
             // One was renewed at the last moment.
             Err(IndexError::Conflict) => Ok(leased),

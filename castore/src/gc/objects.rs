@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use super::{ago, is_sound, now};
 use crate::bytes::Durability;
-use crate::index::{Batch, number};
+use crate::index::{Batch, each_pair, number};
 use crate::log::Run;
 use crate::pack::{Footer, HEADER_LEN, Kind, PackError, PackId, Row, whole};
 use crate::store::{Store, StoreError};
@@ -149,11 +149,12 @@ impl Store {
         let key = |id: &PackId| [&[STRAY_PREFIX][..], id.as_bytes()].concat();
         let (mut removed, mut batch) = (0, Batch::default());
         let there: HashSet<Vec<u8>> = strays.iter().map(|pack| key(&pack.id)).collect();
-        for (noted, _) in self.index.scan(&[STRAY_PREFIX], None, 10_000)? {
+        each_pair(&*self.index, &[STRAY_PREFIX], |noted, _| {
             if !there.contains(&noted) {
                 batch.remove(noted);
             }
-        }
+            Ok(())
+        })?;
         for pack in strays {
             let key = key(&pack.id);
             match self.index.get(&key)? {

@@ -25,6 +25,25 @@ pub(crate) fn number(value: Option<&[u8]>) -> u64 {
     value.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
 }
 
+/// Pairs that are read at once.
+const PAGE: usize = 1000;
+
+/// Gives every pair whose key starts with `prefix` to `each`, in order. What is changed meanwhile may be
+/// among them or not.
+pub(crate) fn each_pair(
+    index: &dyn Index,
+    prefix: &[u8],
+    mut each: impl FnMut(Vec<u8>, Vec<u8>) -> Result<(), IndexError>,
+) -> Result<(), IndexError> {
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let page = index.scan(prefix, after.as_deref(), PAGE)?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after = Some(last.clone());
+        page.into_iter().try_for_each(|(key, value)| each(key, value))?;
+    }
+}
+
 /// Why an index did not answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -121,6 +121,9 @@ pub enum StoreError {
 /// as much).
 const TREE_CACHE: u64 = 16 * 1024 * 1024;
 
+/// Facts that are read at once where all are wanted.
+const FACTS_AT_ONCE: usize = 1000;
+
 /// Content-addressed storage.
 pub struct Store {
     pub(crate) facts: Facts,
@@ -195,6 +198,21 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<(Vec<u8>, Fact)>, StoreError> {
         Ok(self.facts.scan(prefix, after, limit)?)
+    }
+
+    /// Gives every fact whose key starts with `prefix` to `each`, in order, the prefix taken off its key.
+    pub fn each_fact<E: From<StoreError>>(
+        &self,
+        prefix: &[u8],
+        mut each: impl FnMut(&[u8], Fact) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page = self.scan_facts(prefix, after.as_deref(), FACTS_AT_ONCE)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(last.clone());
+            page.into_iter().try_for_each(|(key, fact)| each(&key[prefix.len()..], fact))?;
+        }
     }
 
     /// Makes changes durable and visible, with everything that was uploaded before. Blocks.

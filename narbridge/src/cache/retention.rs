@@ -42,30 +42,25 @@ impl Cache {
     /// All paths, with their last uses as they are written. What was used before `used_since` is not
     /// known. Uses of paths that are gone are forgotten on the way. Blocks.
     pub(crate) fn gather_paths(&self, used_since: u64) -> Result<Gathering, CacheError> {
-        let prefix = path_prefix(self.number);
-        let (mut paths, mut after) = (Gathering::default(), None::<Vec<u8>>);
+        let mut paths = Gathering::default();
         let mut uses = Uses::new(&self.store, self.number).peekable();
         let mut gone = Vec::new();
-        loop {
-            let page = self.store.scan_facts(&prefix, after.as_deref(), PAGE)?;
-            let Some((last, _)) = page.last() else { break };
-            after = Some(last.clone());
-            for (key, fact) in page {
-                let hash = hash_of(&key[prefix.len()..])?;
-                let record: PathRecord = decode(&format!("path {hash}"), &fact.value)?;
-                let used = skip_to(&mut uses, hash, &mut gone)?;
-                let facts = Facts {
-                    used: used.unwrap_or_default().max(record.uploaded).max(used_since),
-                    uploaded: record.uploaded,
-                    size: record.file_size,
-                    sequence: fact.sequence,
-                };
-                paths.add(hash, facts, record.reference_hashes())?;
-                if gone.len() >= FORGOTTEN {
-                    self.store.forget_all(&std::mem::take(&mut gone))?;
-                }
+        self.store.each_fact(&path_prefix(self.number), |key, fact| {
+            let hash = hash_of(key)?;
+            let record: PathRecord = decode(&format!("path {hash}"), &fact.value)?;
+            let used = skip_to(&mut uses, hash, &mut gone)?;
+            let facts = Facts {
+                used: used.unwrap_or_default().max(record.uploaded).max(used_since),
+                uploaded: record.uploaded,
+                size: record.file_size,
+                sequence: fact.sequence,
+            };
+            paths.add(hash, facts, record.reference_hashes())?;
+            if gone.len() >= FORGOTTEN {
+                self.store.forget_all(&std::mem::take(&mut gone))?;
             }
-        }
+            Ok::<_, CacheError>(())
+        })?;
         for used in uses {
             gone.push(used?.key);
         }

@@ -27,9 +27,6 @@ use crate::records::{
 use crate::storehouse::{Storehouse, StorehouseError};
 pub(crate) use trees::Trees;
 
-/// Facts that are fetched at once.
-const PAGE: usize = 1000;
-
 /// What a check of the caches found.
 #[derive(Debug, Default)]
 pub struct HouseReport {
@@ -103,19 +100,13 @@ impl Check<'_> {
         prefix: &[u8],
         mut each: impl FnMut(&mut Self, &[u8], &[u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            let page = self.house.store().scan_facts(prefix, after.as_deref(), PAGE)?;
-            let Some((last, _)) = page.last() else {
-                return Ok(());
-            };
-            after = Some(last.clone());
-            for (key, fact) in &page {
-                each(self, &key[prefix.len()..], &fact.value)?;
-                let report = &self.report;
-                (self.progress)(report.paths + report.nars + report.files);
-            }
-        }
+        let store = self.house.store();
+        store.each_fact(prefix, |key, fact| {
+            each(self, key, &fact.value)?;
+            let report = &self.report;
+            (self.progress)(report.paths + report.nars + report.files);
+            Ok(())
+        })
     }
 
     fn found(&mut self, cache: &Cache, subject: Subject, flaw: Flaw) {

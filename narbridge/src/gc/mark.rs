@@ -12,9 +12,6 @@ use crate::records::{
 };
 use crate::storehouse::{Storehouse, StorehouseError};
 
-/// Facts that are read at once.
-const PAGE: usize = 1000;
-
 impl Storehouse {
     /// Marks everything. What a dry run takes for gone is left out.
     pub(super) fn mark(
@@ -49,33 +46,16 @@ impl Storehouse {
                 if !gone.nars.is_empty() && gone.nars.contains(&nar_key_of(number, key)) {
                     return Ok(());
                 }
-                let tree = tree::<NarRecord>(fact, |record| &record.tree)?;
+                let tree = tree::<NarRecord>(&fact, |record| &record.tree)?;
                 Ok(live.tree(&tree, &[holder])?)
             })?;
             self.each_fact(&file_prefix(number), |_, fact| {
                 looked_at += 1;
                 progress(GcStep::Marking(looked_at));
-                Ok(live.tree(&tree::<FileRecord>(fact, |record| &record.tree)?, &[])?)
+                Ok(live.tree(&tree::<FileRecord>(&fact, |record| &record.tree)?, &[])?)
             })?;
         }
         Ok(live)
-    }
-
-    /// Gives every fact below `prefix` to `each`, the prefix taken off its key.
-    pub(crate) fn each_fact(
-        &self,
-        prefix: &[u8],
-        mut each: impl FnMut(&[u8], &Fact) -> Result<(), StorehouseError>,
-    ) -> Result<(), StorehouseError> {
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            let page = self.store().scan_facts(prefix, after.as_deref(), PAGE)?;
-            let Some((last, _)) = page.last() else { return Ok(()) };
-            after = Some(last.clone());
-            for (key, fact) in &page {
-                each(&key[prefix.len()..], fact)?;
-            }
-        }
     }
 }
 

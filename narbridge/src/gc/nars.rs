@@ -68,7 +68,7 @@ impl Storehouse {
             let nar = sha256("a NAR", &record.nar_hash)?;
             let wanted = named.contains(&short(nar)) || fact.sequence > before;
             let is_due = !wanted && record.uploaded <= due;
-            if is_due && (record.uploaded <= awaits || self.was_published(number, nar, fact)?) {
+            if is_due && (record.uploaded <= awaits || self.was_published(number, nar, &fact)?) {
                 removed += 1;
                 batch.push(([&nar_prefix(number)[..], key].concat(), fact.sequence));
             }

@@ -113,6 +113,15 @@ impl Storehouse {
         &self.broken
     }
 
+    /// Gives every fact below `prefix` to `each`, the prefix taken off its key.
+    pub(crate) fn each_fact(
+        &self,
+        prefix: &[u8],
+        each: impl FnMut(&[u8], Fact) -> Result<(), StorehouseError>,
+    ) -> Result<(), StorehouseError> {
+        self.store.each_fact(prefix, each)
+    }
+
     fn read_caches(&self) -> RwLockReadGuard<'_, Caches> {
         self.caches.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -123,17 +132,9 @@ impl Storehouse {
 
     /// Reads all caches; those that are known as they are stay.
     fn load_caches(&self) -> Result<(), StorehouseError> {
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            let page = self.store.scan_facts(records::CACHES, after.as_deref(), 100)?;
-            let Some((last, _)) = page.last() else {
-                return Ok(());
-            };
-            after = Some(last.clone());
-            for (key, fact) in page {
-                self.load_cache(&String::from_utf8_lossy(&key[records::CACHES.len()..]), &fact)?;
-            }
-        }
+        self.each_fact(records::CACHES, |name, fact| {
+            self.load_cache(&String::from_utf8_lossy(name), &fact)
+        })
     }
 
     fn load_cache(&self, name: &str, fact: &Fact) -> Result<(), StorehouseError> {

@@ -28,9 +28,6 @@ pub const PINS: &str = "pins";
 /// The most revisions of a pin that are kept. A pin is one record, and this bounds its length.
 const MAX_REVISIONS: u32 = 1000;
 
-/// Pins that are fetched at once.
-const PAGE: usize = 1000;
-
 /// A pin as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pin {
@@ -211,21 +208,15 @@ impl Cache {
 
     /// All pins, by name. Blocks.
     pub fn pins(&self) -> Result<Vec<Pin>, CacheError> {
-        let prefix = pin_prefix(self.number);
-        let (mut pins, mut after) = (Vec::new(), None::<Vec<u8>>);
-        loop {
-            let page = self.store.scan_facts(&prefix, after.as_deref(), PAGE)?;
-            let Some((last, _)) = page.last() else {
-                return Ok(pins);
-            };
-            after = Some(last.clone());
-            for (key, fact) in &page {
-                let name = String::from_utf8_lossy(&key[prefix.len()..]);
-                let name: PinName =
-                    name.parse().map_err(|error| RecordError::new(format!("pin {name}"), error))?;
-                pins.push(Pin::decode(name, &fact.value)?);
-            }
-        }
+        let mut pins = Vec::new();
+        self.store.each_fact(&pin_prefix(self.number), |name, fact| {
+            let name = String::from_utf8_lossy(name);
+            let name: PinName =
+                name.parse().map_err(|error| RecordError::new(format!("pin {name}"), error))?;
+            pins.push(Pin::decode(name, &fact.value)?);
+            Ok::<_, CacheError>(())
+        })?;
+        Ok(pins)
     }
 
     /// Takes a pin away with all its revisions. Says whether there was one. Blocks.
