@@ -32,8 +32,11 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
+/// By its first byte it sorts among others the other way round than by its text.
 fn hash(number: u8) -> StorePathHash {
-    [number; 20].into()
+    let mut bytes = [!number; 20];
+    bytes[0] = number;
+    bytes.into()
 }
 
 /// Puts a path of a single file into the cache.
@@ -108,6 +111,26 @@ fn what_is_unused_goes_with_what_only_it_needs_and_a_pin_holds_a_closure() {
     let held = plan(&house, &MONTH, later, &[2, 77]);
     assert_eq!(gone(&held), [(3, Why::Unused)]);
     assert_eq!((held.kept.paths, held.pinned.paths), (2, 2));
+}
+
+#[test]
+fn what_was_used_stays_wherever_it_comes_among_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let house = house(dir.path());
+    let cache = house.cache("team").unwrap();
+    (1..=9).for_each(|number| publish(&cache, number, &[]));
+    let later = now() + 31 * DAY;
+    for number in [1, 5, 9] {
+        cache.narinfo(hash(number)).unwrap().unwrap();
+    }
+    house.flush_accesses().unwrap();
+    for (use_of_one, _) in house.store().scan_derived(b"used/", None, 9).unwrap() {
+        house.store().remember(&use_of_one, &later.to_be_bytes()).unwrap();
+    }
+    let plan = plan(&house, &MONTH, later, &[]);
+    let mut gone: Vec<u8> = gone(&plan).into_iter().map(|(number, _)| number).collect();
+    gone.sort_unstable();
+    assert_eq!(gone, [2, 3, 4, 6, 7, 8]);
 }
 
 #[test]

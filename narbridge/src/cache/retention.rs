@@ -75,9 +75,9 @@ fn skip_to(
     hash: StorePathHash,
     gone: &mut Vec<Vec<u8>>,
 ) -> Result<Option<u64>, CacheError> {
-    // An error comes before everything.
-    while let Some(used) = uses.next_if(|used| used.as_ref().map_or(true, |used| used.hash <= hash))
-    {
+    // In the order of keys, which is not that of the hashes' texts. An error comes before everything.
+    let is_due = |used: &Used| used.hash.as_bytes() <= hash.as_bytes();
+    while let Some(used) = uses.next_if(|used| used.as_ref().map_or(true, is_due)) {
         let used = used?;
         if used.hash == hash {
             return Ok(used.time);
@@ -94,7 +94,7 @@ struct Used {
     time: Option<u64>,
 }
 
-/// The uses of a cache's paths, in the order of their hash parts.
+/// The uses of a cache's paths, in the order of their keys.
 struct Uses<'a> {
     store: &'a Store,
     prefix: Vec<u8>,
