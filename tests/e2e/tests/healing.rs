@@ -35,7 +35,8 @@ fn damage(arguments: &[&str]) -> Value {
 fn rotten_store(scratch: &Path, closure: &Closure) -> PathBuf {
     let (data, copy) = (scratch.join("data"), scratch.join("copy"));
     let server = Server::start(&data);
-    Nix::of(Version::V2_34, &server).copy_to(&server.url(), closure);
+    Nix::of(Version::V2_34, &server)
+        .copy_to(&format!("{}?compression=zstd", server.url()), closure);
     server.stop();
     assert!(granary(&["copy-store", text(&data), text(&copy)]).status.success());
     let folder = fs::read_dir(copy.join("packs")).expect("a store");
@@ -82,7 +83,8 @@ fn what_a_scrub_finds_is_pushed_again_by_nix_and_served_whole() {
     // Each with a home of its own: Nix remembers what it has seen.
     let refused = Nix::of(Version::V2_34, &server).try_copy_from(&server.url(), &broken[0]);
     assert!(refused.is_err(), "a broken path was served");
-    Nix::of(Version::V2_8, &server).copy_to(&server.url(), &closure);
+    Nix::of(Version::V2_8, &server)
+        .copy_to(&format!("{}?compression=zstd", server.url()), &closure);
     assert_eq!(absent(&server, &closure), Vec::<String>::new());
     let server = server.restart();
     let nix = Nix::of(Version::V2_34, &server);
@@ -137,7 +139,8 @@ fn a_server_that_does_not_scrub_is_taught_by_the_first_reader() {
     let read = Nix::of(Version::V2_34, &server).try_copy_from(&server.url(), &closure.top);
     assert!(read.is_err(), "damaged bytes were taken");
     assert!(!absent(&server, &closure).is_empty(), "they are promised again");
-    Nix::of(Version::V2_26, &server).copy_to(&server.url(), &closure);
+    Nix::of(Version::V2_26, &server)
+        .copy_to(&format!("{}?compression=zstd", server.url()), &closure);
     let nix = Nix::of(Version::V2_34, &server);
     let store = nix.copy_from(&server.url(), &closure.top);
     nix.assert_same(&store, &closure);

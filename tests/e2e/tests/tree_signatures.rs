@@ -20,7 +20,8 @@ fn every_nix_reads_verifies_and_copies_paths_whose_trees_are_signed() {
         assert_eq!(count, 1, "{}", answer.body);
         (fields["GranaryTree"].to_owned(), fields["GranarySig"].to_owned())
     };
-    Nix::of(Version::V2_26, &server).copy_to(&server.url(), &closure);
+    Nix::of(Version::V2_26, &server)
+        .copy_to(&format!("{}?compression=zstd", server.url()), &closure);
     let (tree, signature) = fields("default");
     for (number, version) in Version::ALL.into_iter().enumerate() {
         let nix = Nix::of(version, &server);

@@ -139,6 +139,8 @@ impl Postgres {
             "fsync=off",
             "full_page_writes=off",
             "shared_buffers=16MB",
+            // In its folder, which goes with it: of those in /dev/shm some stay when it is killed.
+            "dynamic_shared_memory_type=mmap",
         ] {
             command.args(["-c", setting]);
         }
