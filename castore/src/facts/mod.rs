@@ -13,6 +13,7 @@
 mod record;
 mod turn;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,6 +40,9 @@ const ATTEMPTS: u32 = 5;
 
 /// Index key of the sequence number up to which facts are applied.
 const SEQUENCE_KEY: &[u8] = b"m/sequence";
+/// Index key of the last transaction that may have touched any topic there is: the log does not keep
+/// them, and this one was replayed.
+const ALL_TOPICS_KEY: &[u8] = b"m/topics";
 const FACT_PREFIX: u8 = b'f';
 
 /// What a key holds, and since when.
@@ -72,9 +76,10 @@ impl Expected {
 #[derive(Clone, Debug, Default)]
 pub struct Transaction {
     changes: Vec<ChangeRecord>,
-    topics: Vec<&'static str>,
+    topics: Vec<Cow<'static, str>>,
     required: Vec<Vec<u8>>,
-    untouched: Vec<(&'static str, u64)>,
+    forbidden: Vec<Vec<u8>>,
+    untouched: Vec<(Cow<'static, str>, u64)>,
     derived: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     secured: Option<u64>,
 }
@@ -92,8 +97,8 @@ impl Transaction {
 
     /// Says what it is about, for those that watch: see [`Facts::last_touched`]. The log does not
     /// keep it.
-    pub fn touch(&mut self, topic: &'static str) {
-        self.topics.push(topic);
+    pub fn touch(&mut self, topic: impl Into<Cow<'static, str>>) {
+        self.topics.push(topic.into());
     }
 
     /// Demands that a key exists, whatever it holds. The log does not keep it.
@@ -101,10 +106,15 @@ impl Transaction {
         self.required.push(key);
     }
 
+    /// Demands that a key does not exist. The log does not keep it.
+    pub fn forbid(&mut self, key: Vec<u8>) {
+        self.forbidden.push(key);
+    }
+
     /// Demands that nobody has touched a topic after `since`, which [`Facts::last_touched`] said. The log
     /// does not keep it.
-    pub fn untouched(&mut self, topic: &'static str, since: u64) {
-        self.untouched.push((topic, since));
+    pub fn untouched(&mut self, topic: impl Into<Cow<'static, str>>, since: u64) {
+        self.untouched.push((topic.into(), since));
     }
 
     /// Sets or removes a derived value with it, see [`Store::remember`](crate::Store::remember).
@@ -465,14 +475,16 @@ impl Facts {
         let changes = group.iter().flat_map(|waiting| &waiting.transaction.changes);
         let expected = changes.filter(|change| change.expected.is_some()).map(|change| &change.key);
         let required = group.iter().flat_map(|waiting| &waiting.transaction.required);
-        let keys: Vec<&Vec<u8>> = expected.chain(required).collect();
+        let forbidden = group.iter().flat_map(|waiting| &waiting.transaction.forbidden);
+        let keys: Vec<&Vec<u8>> = expected.chain(required).chain(forbidden).collect();
         let watched = group.iter().flat_map(|waiting| &waiting.transaction.untouched);
         let topics: Vec<Vec<u8>> = watched.map(|(topic, _)| topic_key(topic)).collect();
         let in_index: Vec<Vec<u8>> = keys.iter().map(|key| index_key(key)).collect();
-        let asked = in_index.iter().chain(&topics).map(|key| &key[..]).chain([EPOCH_KEY]);
-        let asked: Vec<&[u8]> = asked.collect();
+        let asked = in_index.iter().chain(&topics).map(|key| &key[..]);
+        let asked: Vec<&[u8]> = asked.chain([ALL_TOPICS_KEY, EPOCH_KEY]).collect();
         let mut found = self.index.get_many(&asked).map_err(storage)?;
         let epoch = found.pop().flatten();
+        let all_touched = number(found.pop().flatten().as_deref());
         let touched = found.split_off(keys.len());
         let state = |(key, found): (&Vec<u8>, Option<Vec<u8>>)| {
             let fact = found.map(parse).transpose().map_err(storage)?;
@@ -481,14 +493,15 @@ impl Facts {
         let states: Result<States, CommitError> = keys.into_iter().zip(found).map(state).collect();
         let mut states = states?;
         for (topic, touched) in topics.into_iter().zip(touched) {
-            states.insert(topic, number(touched.as_deref()));
+            states.insert(topic, number(touched.as_deref()).max(all_touched));
         }
         Ok((states, epoch))
     }
 
-    /// The sequence number of the last transaction that touched a topic; 0 if none has.
+    /// The sequence number of the last transaction that touched a topic, or may have; 0 if none has.
     pub fn last_touched(&self, topic: &str) -> Result<u64, IndexError> {
-        Ok(number(self.index.get(&topic_key(topic))?.as_deref()))
+        let found = self.index.get_many(&[&topic_key(topic), ALL_TOPICS_KEY])?;
+        Ok(found.iter().map(|touched| number(touched.as_deref())).max().unwrap_or_default())
     }
 }
 
@@ -503,7 +516,8 @@ fn check(states: &States, transaction: &Transaction) -> Result<(), CommitError> 
         Some(expected) => state(&change.key) == expected,
         None => true,
     };
-    let exist = transaction.required.iter().all(|key| state(key) != 0);
+    let exist = transaction.required.iter().all(|key| state(key) != 0)
+        && transaction.forbidden.iter().all(|key| state(key) == 0);
     let untouched =
         transaction.untouched.iter().all(|(topic, since)| state(&topic_key(topic)) == *since);
     let hold = exist && untouched && transaction.changes.iter().all(holds);

@@ -20,7 +20,7 @@ use crate::index::{Batch, Index, IndexError};
 use crate::log::Run;
 use crate::pack::{FrameEncoder, Kind};
 
-use super::{SEQUENCE_KEY, index_key, parse};
+use super::{ALL_TOPICS_KEY, SEQUENCE_KEY, index_key, parse};
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Record {
@@ -96,9 +96,14 @@ pub(crate) fn order_of(encoded: &[u8]) -> Result<(u64, Vec<Sequences>), ReplayEr
     Ok((record.sequence, record.void))
 }
 
-/// Replays records of the log on the index, in order, but those that lost their race when they were
-/// written. All at once, or not at all.
+/// Replays records of the log on the index. All at once, or not at all. Nobody else changes facts.
 pub(crate) fn replay_all(index: &dyn Index, encoded: &[Vec<u8>]) -> Result<(), ReplayError> {
+    Ok(index.apply(&replayed(index, encoded)?)?)
+}
+
+/// What records of the log change, in order, but those that lost their race when they were written: as
+/// long as the index's sequence number is what it is now.
+pub(super) fn replayed(index: &dyn Index, encoded: &[Vec<u8>]) -> Result<Batch, ReplayError> {
     let records: Result<Vec<Record>, _> =
         encoded.iter().map(|bytes| Record::decode(&bytes[..])).collect();
     let records = records?;
@@ -124,9 +129,11 @@ pub(crate) fn replay_all(index: &dyn Index, encoded: &[Vec<u8>]) -> Result<(), R
             let state = if change.value.is_some() { record.sequence } else { 0 };
             states.insert(index_key(&change.key), state);
         }
+        // The log does not say what it was about.
+        batch.put(ALL_TOPICS_KEY, record.sequence.to_be_bytes());
         record.add_to(&mut batch);
     }
-    Ok(index.apply(&batch)?)
+    Ok(batch)
 }
 
 /// Makes `sequence` the last number that was given out, where void ones go beyond what was replayed.

@@ -13,14 +13,15 @@
 //!
 //! Who finds a reservation when it has the lock ends it for the one that left it: if the pack is
 //! there its records are replayed; if not, the numbers are *void*, the next record says so, and a pack
-//! that turns up later counts for nothing. Either way step 4 of the first writer fails.
+//! that turns up later counts for nothing. Either way step 4 of the first writer fails. Who is cut off while
+//! it does that finds the reservation ended by others, and starts again.
 
 use std::io;
 use std::sync::Arc;
 
 use prost::Message;
 
-use super::record::{Sequences, order_of, replay_all};
+use super::record::{Sequences, order_of, replayed};
 use super::{CommitError, SEQUENCE_KEY, storage};
 use crate::bytes::PackBackend;
 use crate::gc::condemned::EPOCH_KEY;
@@ -130,7 +131,7 @@ fn apply(index: &dyn Index, batch: &Batch) -> Result<(), CommitError> {
     })
 }
 
-/// Ends a reservation that its maker has left.
+/// Ends a reservation that its maker has left, once or not at all.
 fn end(
     index: &dyn Index,
     backend: &dyn PackBackend,
@@ -142,25 +143,27 @@ fn end(
     let numbers = left.numbers.unwrap_or_default();
     let pack = <[u8; PackId::LEN]>::try_from(&left.pack[..]).map_err(storage)?;
     let pack = PackId::from_bytes(pack);
-    let mut batch = Batch::default();
-    batch.expect(PENDING_KEY, Some(pending.to_vec())).remove(PENDING_KEY);
-    match backend.stat(pack).map_err(storage)? {
+    let mut batch = match backend.stat(pack).map_err(storage)? {
         Some(len) => {
             tracing::warn!(%pack, "taking over a change that its writer did not finish");
             let mut records = records_of(backend, pack, len)?;
             let orders: Result<Vec<_>, _> = records.iter().map(|record| order_of(record)).collect();
             let mut orders = orders.map_err(storage)?.into_iter();
             records.retain(|_| orders.next().is_some_and(|(number, _)| number > last));
-            replay_all(index, &records).map_err(storage)?;
+            replayed(index, &records).map_err(storage)?
         }
         None => {
             tracing::warn!(%pack, "giving up a change that its writer did not store");
             voided.numbers.push(numbers);
-            batch.expect(SEQUENCE_KEY, sequence).expect(VOID_KEY, void);
-            batch.put(SEQUENCE_KEY, numbers.last.max(last).to_be_bytes());
-            batch.put(VOID_KEY, voided.encode_to_vec());
+            let mut batch = Batch::default();
+            batch.expect(VOID_KEY, void).put(VOID_KEY, voided.encode_to_vec());
+            batch
         }
-    }
+    };
+    // Somebody else may end it at the same time, and have gone on since: then none of this happens.
+    batch.expect(PENDING_KEY, Some(pending.to_vec())).remove(PENDING_KEY);
+    batch.expect(SEQUENCE_KEY, sequence);
+    batch.put(SEQUENCE_KEY, numbers.last.max(last).to_be_bytes());
     apply(index, &batch)
 }
 
