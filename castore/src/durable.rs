@@ -21,8 +21,11 @@ pub fn write_file(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
         _ => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-    file.write_all(contents)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
+    let written = file.write_all(contents).and_then(|()| file.sync_all());
+    if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
+        // On a full disk it is what there is no room for.
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
     sync_dir(dir)
 }

@@ -394,8 +394,12 @@ impl Shared {
     }
 
     fn seal(&self, pack: &mut Current) -> io::Result<()> {
+        let id = self.packs.id_of(pack.slot)?;
         let len = match pack.sealed {
-            Some(len) => len,
+            Some(len) => {
+                self.store_again(id, &*pack.pack, len)?;
+                len
+            }
             None => {
                 let footer = whole::footer(pack.end, &mut pack.rows, pack.last_sequence)?;
                 pack.pack.write_at(pack.end, &footer)?;
@@ -405,10 +409,23 @@ impl Shared {
         };
         let (rows_at, rows) = (pack.end + 8, pack.rows.len() as u64);
         if let Some(registry) = &self.registry {
-            let id = self.packs.id_of(pack.slot)?;
             registry.add(&Entry { id, len, rows_at, rows }).map_err(io::Error::from)?;
         }
         self.packs.sealed(pack.slot);
-        self.locations.add_footer(pack.slot, rows_at, &pack.rows)
+        self.locations.add_footer(pack.slot, rows_at, &pack.rows);
+        Ok(())
+    }
+
+    /// A pack that could not be registered when it was stored may have been removed since, as nobody's. It
+    /// is stored again then, for as long as its bytes are at hand. Later it must not be registered any more.
+    fn store_again(&self, id: PackId, pack: &dyn AppendPack, len: u64) -> io::Result<()> {
+        let backend = self.packs.backend();
+        if self.registry.is_none() || backend.stat(id)?.is_some() {
+            return Ok(());
+        }
+        tracing::warn!(pack = %id, "a pack was removed before it could be registered; storing it again");
+        let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+        pack.read_at(0, &mut bytes)?;
+        backend.put(id, bytes)
     }
 }

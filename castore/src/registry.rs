@@ -12,7 +12,7 @@
 //! A pack that is removed loses its entry, and gets one that says so: with a length of 0. Whoever has seen
 //! the one comes across the other.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -63,12 +63,25 @@ impl Entry {
 /// The packs that are registered, as far as this process has seen them.
 pub struct Registry {
     index: Arc<dyn Index>,
-    /// The last number that was seen. Held while what follows it is taken in.
-    seen: Mutex<u64>,
+    /// Held while what follows is taken in.
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// The last number that was seen.
+    last: u64,
+    /// The number of each pack that is registered.
+    numbers: HashMap<PackId, u64>,
 }
 
 fn key(number: u64) -> Vec<u8> {
     [&[PREFIX][..], &number.to_be_bytes()].concat()
+}
+
+/// The pack that an entry registers, unless it is a removal.
+fn registered(value: &[u8]) -> Option<PackId> {
+    Entry::decode(value).filter(|entry| !entry.is_removal()).map(|entry| entry.id)
 }
 
 fn damaged(what: &str) -> IndexError {
@@ -82,6 +95,10 @@ impl Registry {
         Self { index, seen: Mutex::default() }
     }
 
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Registers a pack.
     pub fn add(&self, entry: &Entry) -> Result<(), IndexError> {
         self.append(&[*entry], &[])
@@ -89,19 +106,32 @@ impl Registry {
 
     /// Says that packs are removed.
     pub fn remove(&self, packs: &[PackId]) -> Result<(), IndexError> {
-        let removed: HashSet<PackId> = packs.iter().copied().collect();
-        let mut keys = Vec::new();
-        each_pair(&*self.index, &[PREFIX], |key, value| {
-            let entry = Entry::decode(&value).filter(|entry| !entry.is_removal());
-            keys.extend(
-                entry.filter(|entry| removed.contains(&entry.id)).map(|entry| (key, entry.id)),
-            );
-            Ok(())
-        })?;
+        let (mut keys, mut unseen) = (Vec::new(), HashSet::new());
+        {
+            let seen = self.seen();
+            for id in packs {
+                match seen.numbers.get(id) {
+                    Some(number) => keys.push(key(*number)),
+                    None => {
+                        unseen.insert(*id);
+                    }
+                }
+            }
+        }
+        if !unseen.is_empty() {
+            each_pair(&*self.index, &[PREFIX], |key, value| {
+                keys.extend(registered(&value).filter(|id| unseen.contains(id)).map(|_| key));
+                Ok(())
+            })?;
+        }
         // One that is not registered any more was removed before, and everybody was told.
-        let removal = |(_, id): &(_, PackId)| Entry { id: *id, len: 0, rows_at: 0, rows: 0 };
-        let removals: Vec<Entry> = keys.iter().map(removal).collect();
-        let keys: Vec<Vec<u8>> = keys.into_iter().map(|(key, _)| key).collect();
+        let asked: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
+        let found = self.index.get_many(&asked)?;
+        let found = keys.into_iter().zip(found);
+        let found = found.filter_map(|(key, value)| Some((key, registered(&value?)?)));
+        let (keys, ids): (Vec<_>, Vec<_>) = found.unzip();
+        let removal = |id| Entry { id, len: 0, rows_at: 0, rows: 0 };
+        let removals: Vec<Entry> = ids.into_iter().map(removal).collect();
         self.append(&removals, &keys)
     }
 
@@ -142,16 +172,20 @@ impl Registry {
         &self,
         mut each: impl FnMut(Entry) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut seen: MutexGuard<'_, u64> =
-            self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen();
         loop {
-            let page = self.index.scan(&[PREFIX], Some(&key(*seen)), PAGE)?;
+            let page = self.index.scan(&[PREFIX], Some(&key(seen.last)), PAGE)?;
             let whole = page.len() < PAGE;
             for (key, value) in page {
                 let number = key[1..].try_into().map(u64::from_be_bytes);
                 let number = number.map_err(|_| damaged("a number is damaged"))?;
-                each(Entry::decode(&value).ok_or_else(|| damaged("an entry is damaged"))?)?;
-                *seen = number;
+                let entry = Entry::decode(&value).ok_or_else(|| damaged("an entry is damaged"))?;
+                each(entry)?;
+                seen.last = number;
+                match entry.is_removal() {
+                    true => seen.numbers.remove(&entry.id),
+                    false => seen.numbers.insert(entry.id, number),
+                };
             }
             if whole {
                 return Ok(());
@@ -218,7 +252,11 @@ mod tests {
             std::mem::take(&mut seen)
         };
         assert_eq!(see(&one), [(id(2), true)]);
-        assert_eq!(see(&other), [(id(1), false), (id(3), false), (id(2), true)]);
+        // By one that has seen them, and again by one that has not seen that.
+        one.remove(&[id(3)]).unwrap();
+        one.remove(&[id(3), id(2)]).unwrap();
+        assert_eq!(see(&one), [(id(3), true)]);
+        assert_eq!(see(&other), [(id(1), false), (id(2), true), (id(3), true)]);
     }
 
     #[test]

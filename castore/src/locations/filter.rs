@@ -52,14 +52,18 @@ impl Filter {
         (block * BLOCK, word(16) ^ (kind as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
-    /// Adds a key.
-    pub fn insert(&mut self, digest: &Digest, kind: Kind) {
+    /// Adds a key. Whether it was not known before, which it may seem to have been by mistake.
+    pub fn insert(&mut self, digest: &Digest, kind: Kind) -> bool {
         let (block, mut bits) = self.place(digest, kind);
+        let mut news = false;
         for _ in 0..PROBES {
             let bit = bits as usize % (BLOCK * 64);
-            self.words[block + bit / 64] |= 1 << (bit % 64);
+            let (word, mask) = (&mut self.words[block + bit / 64], 1 << (bit % 64));
+            news |= *word & mask == 0;
+            *word |= mask;
             bits >>= 9;
         }
+        news
     }
 
     /// False only when the key was never added.
@@ -84,7 +88,8 @@ mod tests {
     fn what_was_added_is_found_and_little_else() {
         let digest = |n: u32| Digest::of(&n.to_le_bytes());
         let mut filter = Filter::for_keys(10_000);
-        (0..10_000).for_each(|n| filter.insert(&digest(n), Kind::Chunk));
+        let news = (0..10_000).filter(|n| filter.insert(&digest(*n), Kind::Chunk)).count();
+        assert!(news > 9900 && !filter.insert(&digest(7), Kind::Chunk), "{news}");
         assert!((0..10_000).all(|n| filter.may_contain(&digest(n), Kind::Chunk)));
         let alarms =
             (10_000..30_000).filter(|&n| filter.may_contain(&digest(n), Kind::Chunk)).count();

@@ -62,9 +62,14 @@ struct Open {
     path: Option<PathBuf>,
 }
 
-/// Removes the files of segments that nobody is told of any more.
-fn remove_files(obsolete: Vec<Open>) -> io::Result<()> {
-    obsolete.into_iter().filter_map(|open| open.path).try_for_each(fs::remove_file)
+/// Removes the files of segments that nobody is told of any more. One that stays is removed by the next
+/// start.
+fn remove_files(obsolete: impl IntoIterator<Item = Open>) {
+    for path in obsolete.into_iter().filter_map(|open| open.path) {
+        if let Err(error) = fs::remove_file(&path) {
+            tracing::warn!(path = %path.display(), %error, "an old segment could not be removed");
+        }
+    }
 }
 
 /// Finds records by kind and digest.
@@ -278,19 +283,19 @@ impl Locations {
     }
 
     /// Forgets what only packs that are gone have: their footers, and, where they are many, their rows
-    /// in segments.
-    pub fn leave_out_gone(&self) -> io::Result<()> {
+    /// in segments. Nothing rests on that, and it may be a full disk that packs are removed from: what
+    /// cannot be written anew stays as it is.
+    pub fn leave_out_gone(&self) {
         let gone = |slot: u32| self.packs.standing(slot) == Standing::Gone;
         loop {
             let rewritten = {
                 let mut open = self.maintenance();
-                open.retain(|open| !open.segment.footer_of().is_some_and(gone));
-                let (left, obsolete) = std::mem::take(&mut *open)
+                let (left, obsolete): (Vec<_>, Vec<_>) = std::mem::take(&mut *open)
                     .into_iter()
-                    .partition(|open| open.path.is_none() || !open.segment.packs().all(gone));
+                    .partition(|open| !open.segment.packs().all(gone));
                 *open = left;
                 self.publish(&open);
-                remove_files(obsolete)?;
+                remove_files(obsolete);
                 let many_gone = |open: &&Open| {
                     let gone = open.segment.packs().filter(|slot| gone(*slot)).count();
                     gone > 0 && gone * REWRITTEN_FROM >= open.segment.packs().count()
@@ -298,12 +303,16 @@ impl Locations {
                 let files = open.iter().filter(|open| open.path.is_some());
                 files.clone().find(many_gone).map(|open| open.segment.clone())
             };
-            let Some(old) = rewritten else { return Ok(()) };
+            let Some(old) = rewritten else { return };
             // Without the lock: a large segment takes many seconds, and whoever seals a pack waits for it.
-            let path = self.new_path()?;
-            let new = Segment::merge(std::slice::from_ref(&old), &path, &self.packs)?;
+            let new = match self.write(std::slice::from_ref(&old)) {
+                Ok(new) => new,
+                Err(error) => {
+                    tracing::warn!(%error, "a segment could not be written anew; it stays larger");
+                    return;
+                }
+            };
             let mut open = self.maintenance();
-            let new = Open { segment: Arc::new(new), path: Some(path) };
             let place = open.iter_mut().find(|open| Arc::ptr_eq(&open.segment, &old));
             // If it is not there any more it has been merged with others, and what is gone was left out.
             let obsolete = match place {
@@ -311,7 +320,7 @@ impl Locations {
                 None => new,
             };
             self.publish(&open);
-            remove_files(vec![obsolete])?;
+            remove_files([obsolete]);
         }
     }
 
@@ -319,16 +328,31 @@ impl Locations {
         self.maintenance.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A pack was sealed: from here on its footer answers for its rows, which are sorted.
-    pub fn add_footer(&self, slot: u32, rows_at: u64, rows: &[Row]) -> io::Result<()> {
-        let added = if self.footers_at_hand {
-            Open { segment: Arc::new(Segment::of_footer(slot, rows_at, rows)), path: None }
-        } else {
-            let path = self.new_path()?;
-            let segment =
-                Segment::merge(&[Arc::new(Segment::of_rows(slot, rows))], &path, &self.packs)?;
-            Open { segment: Arc::new(segment), path: Some(path) }
-        };
+    /// A pack was sealed: from here on its footer answers for its rows, which are sorted. Where they cannot
+    /// be written to a file, they are held in memory: to its owner the pack is sealed, however that ends.
+    pub fn add_footer(&self, slot: u32, rows_at: u64, rows: &[Row]) {
+        let segment = self.segment_of(slot, rows_at, rows).unwrap_or_else(|error| {
+            tracing::warn!(%error, "a segment could not be written; it is held in memory");
+            Open { segment: Arc::new(Segment::of_rows(slot, rows)), path: None }
+        });
+        self.add(segment, slot, rows);
+    }
+
+    /// The same for one of the many packs that are there at the start: memory has no room for all.
+    pub fn load_footer(&self, slot: u32, rows_at: u64, rows: &[Row]) -> io::Result<()> {
+        self.add(self.segment_of(slot, rows_at, rows)?, slot, rows);
+        Ok(())
+    }
+
+    fn segment_of(&self, slot: u32, rows_at: u64, rows: &[Row]) -> io::Result<Open> {
+        if self.footers_at_hand {
+            let segment = Arc::new(Segment::of_footer(slot, rows_at, rows));
+            return Ok(Open { segment, path: None });
+        }
+        self.write(&[Arc::new(Segment::of_rows(slot, rows))])
+    }
+
+    fn add(&self, added: Open, slot: u32, rows: &[Row]) {
         let mut open = self.maintenance();
         open.push(added);
         self.publish(&open);
@@ -339,11 +363,16 @@ impl Locations {
             }
         }
         drop(recent);
-        self.merge(&mut open)
+        if let Err(error) = self.merge(&mut open) {
+            tracing::warn!(%error, "segments could not be merged; the next one tries again");
+        }
     }
 
-    fn new_path(&self) -> io::Result<PathBuf> {
-        Ok(self.dir.join(format!("{}.seg", PackId::random()?)))
+    /// Makes one file of segments.
+    fn write(&self, parts: &[Arc<Segment>]) -> io::Result<Open> {
+        let path = self.dir.join(format!("{}.seg", PackId::random()?));
+        let segment = Segment::merge(parts, &path, &self.packs)?;
+        Ok(Open { segment: Arc::new(segment), path: Some(path) })
     }
 
     fn publish(&self, open: &[Open]) {
@@ -365,19 +394,13 @@ impl Locations {
             };
             let parts: Vec<Arc<Segment>> =
                 members.iter().map(|&at| open[at].segment.clone()).collect();
-            let path = self.new_path()?;
-            let merged = Segment::merge(&parts, &path, &self.packs)?;
-            let mut obsolete = Vec::new();
-            for &at in members.iter().rev() {
-                obsolete.extend(open.remove(at).path);
-            }
+            let merged = self.write(&parts)?;
+            let obsolete: Vec<Open> = members.iter().rev().map(|&at| open.remove(at)).collect();
             // Older segments come first: a lookup starts with the newest.
             let first = members.first().copied().unwrap_or(0).min(open.len());
-            open.insert(first, Open { segment: Arc::new(merged), path: Some(path) });
+            open.insert(first, merged);
             self.publish(open);
-            for path in obsolete {
-                fs::remove_file(path)?;
-            }
+            remove_files(obsolete);
         }
     }
 }

@@ -36,7 +36,7 @@ enum Rows {
     Footer(u32),
     /// In a segment file.
     File(File),
-    /// In memory, on their way to a file.
+    /// In memory, on their way to a file, or because there is no room for one.
     Memory(Vec<u8>),
 }
 
@@ -70,7 +70,9 @@ impl Segment {
 
     fn of(place: Rows, slot: u32, rows_at: u64, rows: &[Row]) -> Self {
         let mut filter = Filter::for_keys(rows.len());
-        rows.iter().for_each(|row| filter.insert(&row.digest, row.kind));
+        for row in rows {
+            filter.insert(&row.digest, row.kind);
+        }
         let samples = rows.iter().step_by(SAMPLE_EVERY as usize).map(|row| row.digest.prefix());
         Self {
             rows: place,
@@ -225,8 +227,24 @@ impl Segment {
         Ok(Self { rows: Rows::File(file), rows_at: 0, count: rows, packs, samples, filter })
     }
 
-    /// Merges segments into a new file at `path`, leaving out rows of packs that are gone.
+    /// Merges segments into a new file at `path`, leaving out rows of packs that are gone. After an error
+    /// there is no such file.
     pub fn merge(parts: &[Arc<Segment>], path: &Path, packs: &Packs) -> io::Result<Self> {
+        let temporary = path.with_extension("tmp");
+        let merged = Self::write(parts, &temporary, packs).and_then(|()| {
+            std::fs::rename(&temporary, path)?;
+            sync_dir(path.parent().unwrap_or(Path::new(".")))?;
+            Self::open(path, packs)
+        });
+        if merged.is_err() {
+            // On a full disk it is what there is no room for.
+            let _ = std::fs::remove_file(&temporary);
+            let _ = std::fs::remove_file(path);
+        }
+        merged
+    }
+
+    fn write(parts: &[Arc<Segment>], path: &Path, packs: &Packs) -> io::Result<()> {
         let mut slots: Vec<u32> = parts.iter().flat_map(|part| part.packs()).collect();
         slots.sort_unstable();
         slots.dedup();
@@ -235,8 +253,7 @@ impl Segment {
             Filter::for_keys(parts.iter().map(|part| part.count as usize).sum::<usize>());
         let (mut samples, mut count) = (Vec::new(), 0u64);
         let mut cursors: Vec<Cursor<'_>> = parts.iter().map(|part| Cursor::new(part)).collect();
-        let temporary = path.with_extension("tmp");
-        let mut out = BufWriter::with_capacity(1 << 20, File::create(&temporary)?);
+        let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
         let mut encoded = Vec::with_capacity(ROW_LEN);
         loop {
             let mut least: Option<(usize, Row)> = None;
@@ -279,11 +296,7 @@ impl Segment {
         for number in counts.into_iter().chain([checksum(&tables)]) {
             out.write_all(&number.to_le_bytes())?;
         }
-        let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        sync_dir(path.parent().unwrap_or(Path::new(".")))?;
-        Self::open(path, packs)
+        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
     }
 }
 

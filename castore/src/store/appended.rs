@@ -111,7 +111,7 @@ fn load_footers(
             replay.extend(facts.map(|row| FactAt { pack: pack.id, row: *row }));
         }
         if !covered.contains(&pack.slot) {
-            locations.add_footer(pack.slot, pack.footer.rows_at, &rows)?;
+            locations.load_footer(pack.slot, pack.footer.rows_at, &rows)?;
         }
         progress(OpenProgress::Rebuilding { done, total });
     }

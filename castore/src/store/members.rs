@@ -41,19 +41,26 @@ impl Store {
     /// Takes in the packs that others have stored since the last time.
     pub fn catch_up(&self) -> Result<(), StoreError> {
         let Some(registry) = &self.registry else { return Ok(()) };
-        registry.news(|entry| {
+        let mut some_gone = false;
+        let taken_in = registry.news(|entry| {
             if entry.is_removal() {
                 self.packs.gone(entry.id);
                 self.packs.close(entry.id);
-                return Ok(self.locations.leave_out_gone()?);
+                some_gone = true;
+                return Ok(());
             }
             if self.packs.slot_of(entry.id).is_some() {
                 return Ok(());
             }
             let Some(rows) = rows_of(&self.packs, &entry)? else { return Ok(()) };
             let slot = self.packs.add(entry.id, true, None);
-            Ok::<_, StoreError>(self.locations.add_footer(slot, entry.rows_at, &rows)?)
-        })
+            self.locations.add_footer(slot, entry.rows_at, &rows);
+            Ok::<_, StoreError>(())
+        });
+        if some_gone {
+            self.locations.leave_out_gone();
+        }
+        taken_in
     }
 
     /// Takes in everything that other processes have done: their packs, what the collector decided, what

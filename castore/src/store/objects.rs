@@ -62,7 +62,7 @@ pub(super) fn open(
         |entry| rows_of(packs, entry),
         |entry, rows| {
             if let (Some(slot), Some(rows)) = (packs.slot_of(entry.id), rows) {
-                locations.add_footer(slot, entry.rows_at, &rows)?;
+                locations.load_footer(slot, entry.rows_at, &rows)?;
             }
             done += 1;
             progress(OpenProgress::Rebuilding { done, total });

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "not every test needs all of it")]
 
+pub mod faults;
+pub mod place;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
