@@ -10,6 +10,7 @@ mod assembly;
 pub mod blob;
 pub mod bytes;
 pub mod chunking;
+mod clock;
 pub mod copy;
 pub mod digest;
 pub mod durable;
@@ -30,6 +31,7 @@ pub mod upload;
 mod workers;
 
 pub use assembly::{Assembly, AssemblyError};
+pub use clock::{Clock, ManualClock};
 pub use digest::Digest;
 pub use facts::{CommitError, Expected, Fact, Transaction};
 pub use holder::Holder;

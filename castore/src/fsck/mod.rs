@@ -72,6 +72,11 @@ impl Damage {
         self.0.iter().map(|((pack, offset), (kind, digest))| (*pack, *offset, *kind, *digest))
     }
 
+    /// The packs they lie in.
+    pub(crate) fn packs(&self) -> HashSet<PackId> {
+        self.0.keys().map(|(pack, _)| *pack).collect()
+    }
+
     /// Whether nothing is damaged.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -201,6 +206,7 @@ fn check(
         match open(backend, listed) {
             Ok(Some(mut subject)) => {
                 subject.cut = store.is_some();
+                let problems = checker.problems.len();
                 let rows = checker.check(&subject, &mut |read| {
                     progress.bytes += read;
                     (options.progress)(progress);
@@ -211,6 +217,12 @@ fn check(
                     && rows.iter().all(|row| row.kind == Kind::Facts)
                 {
                     facts_alone.insert(subject.id);
+                } else if let Some(store) = store
+                    && checker.problems.len() > problems
+                    && store.was_removed(subject.id)?
+                {
+                    checker.problems.truncate(problems);
+                    checker.damage.0.retain(|(pack, _), _| *pack != subject.id);
                 } else if let Some(store) = store {
                     located::check(store, subject.id, rows, &mut checker)?;
                 }

@@ -106,13 +106,18 @@ impl Store {
                     }
                 }
                 scrubbed.records += std::mem::take(&mut checker.records);
-                scrubbed.problems.append(&mut checker.problems);
+                let mut problems = std::mem::take(&mut checker.problems);
                 let damage = std::mem::take(&mut checker.damage);
-                if !damage.is_empty() {
+                if !problems.is_empty() {
                     // What a whole place reads as says nothing of what lies in it.
                     self.reach(Place::Packs)?;
-                    scrubbed.damaged += self.mark_all_damaged(&damage)?;
+                    if self.was_removed(listed.id)? {
+                        problems.clear();
+                    } else {
+                        scrubbed.damaged += self.mark_all_damaged(&damage)?;
+                    }
                 }
+                scrubbed.problems.append(&mut problems);
                 checker.sequences.clear();
                 self.remember(POSITION, listed.id.as_bytes())?;
             }

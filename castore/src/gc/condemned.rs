@@ -9,10 +9,9 @@
 //! transaction carries its epoch, and is refused when that is not the index's.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::now;
 use crate::facts::CommitError;
 use crate::index::{Batch, Index, IndexError, each_pair, number};
 use crate::pack::PackId;
@@ -32,6 +31,12 @@ pub(crate) struct Condemned {
     pub epoch: u64,
     /// When, in seconds since 1970.
     pub since: u64,
+}
+
+impl Condemned {
+    fn value(&self) -> Vec<u8> {
+        [self.epoch.to_be_bytes(), self.since.to_be_bytes()].concat()
+    }
 }
 
 fn key(pack: PackId) -> Vec<u8> {
@@ -66,6 +71,8 @@ pub(crate) struct Seen {
     epoch: AtomicU64,
     /// Held while the epoch and the packs change, which belong together.
     changing: Mutex<()>,
+    /// Packs were condemned here, and whether that came to anything is not known.
+    in_doubt: AtomicBool,
 }
 
 impl Seen {
@@ -82,6 +89,20 @@ impl Seen {
         catch_up: impl FnOnce() -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_doubt = self.in_doubt.swap(false, Ordering::AcqRel);
+        let taken_in = self.take_in(index, packs, catch_up);
+        if in_doubt && taken_in.is_err() {
+            self.in_doubt.store(true, Ordering::Release);
+        }
+        taken_in
+    }
+
+    fn take_in(
+        &self,
+        index: &dyn Index,
+        packs: &Packs,
+        catch_up: impl FnOnce() -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         // The epoch first: what is condemned after it is known too early, which does no harm.
         let epoch = number(index.get(EPOCH_KEY)?.as_deref());
         let condemned: HashSet<PackId> = list(index)?.iter().map(|it| it.pack).collect();
@@ -107,7 +128,8 @@ impl Store {
     /// Takes it in if there is anything new.
     pub(crate) fn follow_epoch(&self) -> Result<(), StoreError> {
         let epoch = number(self.index.get(EPOCH_KEY)?.as_deref());
-        if epoch == self.epoch() { Ok(()) } else { self.refresh_epoch() }
+        let is_known = epoch == self.epoch() && !self.condemned.in_doubt.load(Ordering::Acquire);
+        if is_known { Ok(()) } else { self.refresh_epoch() }
     }
 
     /// Condemns packs. Whoever commits after this has taken it into account.
@@ -115,15 +137,14 @@ impl Store {
         if packs.is_empty() {
             return Ok(());
         }
-        let since = now();
-        self.facts.alone(&|| {
+        let since = self.now();
+        let begun = self.facts.alone(&|| {
             let before = self.index.get(EPOCH_KEY)?;
             let epoch = number(before.as_deref()) + 1;
             let mut batch = Batch::default();
             batch.expect(EPOCH_KEY, before).put(EPOCH_KEY, epoch.to_be_bytes());
             for pack in packs {
-                let value = [epoch.to_be_bytes(), since.to_be_bytes()].concat();
-                batch.put(key(*pack), value);
+                batch.put(key(*pack), Condemned { pack: *pack, epoch, since }.value());
             }
             // Early here, since nobody may believe in the new epoch and not know of these packs.
             let mut condemned: HashSet<PackId> =
@@ -131,7 +152,12 @@ impl Store {
             condemned.extend(packs);
             self.packs.condemn_only(condemned);
             Ok(batch)
-        })?;
+        });
+        if let Err(error) = begun {
+            // Otherwise they would never be chosen again, in an epoch that has not changed.
+            self.condemned.in_doubt.store(true, Ordering::Release);
+            return Err(error.into());
+        }
         self.refresh_epoch()
     }
 
@@ -144,8 +170,23 @@ impl Store {
         Ok(self.index.apply(&batch)?)
     }
 
+    /// The condemned packs. One that was condemned by a clock that was ahead is condemned since now.
     pub(super) fn condemned(&self) -> Result<Vec<Condemned>, StoreError> {
-        Ok(list(&*self.index)?)
+        let (now, mut batch) = (self.now(), Batch::default());
+        let mut condemned = list(&*self.index)?;
+        for pack in condemned.iter_mut().filter(|pack| pack.since > now) {
+            batch.expect(key(pack.pack), Some(pack.value()));
+            pack.since = now;
+            batch.put(key(pack.pack), pack.value());
+        }
+        if batch.change.is_empty() {
+            return Ok(condemned);
+        }
+        match self.index.apply(&batch) {
+            // Somebody else saw to it.
+            Ok(()) | Err(IndexError::Conflict) => Ok(condemned),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

@@ -53,9 +53,17 @@ impl Store {
         Ok(())
     }
 
-    /// The same for what a check has found. Returns how many records were not known to be damaged.
+    /// The same for what a check has found, but in packs that were removed meanwhile: what cannot be read
+    /// of those says nothing. Returns how many records were not known to be damaged.
     pub fn mark_all_damaged(&self, damage: &Damage) -> Result<u64, StoreError> {
-        let records: Vec<_> = damage.records().collect();
+        let mut removed = HashSet::new();
+        for pack in damage.packs() {
+            if self.was_removed(pack)? {
+                removed.insert(pack);
+            }
+        }
+        let records = damage.records().filter(|(pack, ..)| !removed.contains(pack));
+        let records: Vec<_> = records.collect();
         let marked = records.chunks(PAGE).map(|records| self.mark(records));
         marked.sum()
     }
@@ -87,6 +95,18 @@ impl Store {
         Ok(marked)
     }
 
+    /// Whether a pack that a check has read is not there any more.
+    pub(crate) fn was_removed(&self, pack: PackId) -> Result<bool, StoreError> {
+        self.catch_up()?;
+        let standing = self.packs().slot_of(pack).map(|slot| self.packs().standing(slot));
+        Ok(match standing {
+            Some(Standing::Gone) => true,
+            // One that is not sealed is in no list of those that are.
+            Some(_) if !self.packs().sealed_ids().contains(&pack) => false,
+            _ => self.packs().backend().stat(pack)?.is_none(),
+        })
+    }
+
     /// Everything that is known to be damaged, as kind and digest.
     pub fn damaged(&self) -> Result<Vec<(Kind, Digest)>, StoreError> {
         let mut damaged = Vec::new();
@@ -103,7 +123,33 @@ impl Store {
     /// Looks again at what is known to be damaged. What is whole by now counts as being there again.
     /// Returns how many records that were.
     pub fn recheck_damaged(&self) -> Result<u64, StoreError> {
+        self.forget_removed()?;
         self.recheck(|_| true)
+    }
+
+    /// Forgets what was marked in packs while they were removed.
+    fn forget_removed(&self) -> Result<(), StoreError> {
+        let is_known = |pack: &PackId| {
+            let slot = self.packs().slot_of(*pack);
+            slot.is_some_and(|slot| self.packs().standing(slot) != Standing::Gone)
+        };
+        let mut unknown = HashSet::new();
+        self.each_damaged(|marked| {
+            unknown.extend(Some(marked.pack).filter(|pack| !is_known(pack)));
+        })?;
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let listed = self.packs().backend().list()?;
+        // Others may have stored one meanwhile, and where there is nothing at all, it is the place that is
+        // wrong.
+        self.catch_up()?;
+        unknown.retain(|pack| !is_known(pack) && listed.iter().all(|listed| listed.id != *pack));
+        if listed.is_empty() || unknown.is_empty() {
+            return Ok(());
+        }
+        self.forget_damaged(&unknown.into_iter().collect::<Vec<_>>())?;
+        self.load_damaged()
     }
 
     /// The same for packs that are not sealed: what was damaged in one may have been cut off since.
@@ -228,7 +274,8 @@ impl Store {
             // The next start does not find it.
             self.packs().gone(pack);
             self.packs().close(pack);
-            Ok(self.locations().leave_out_gone()?)
+            self.locations().leave_out_gone();
+            Ok(())
         }
     }
 

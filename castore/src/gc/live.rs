@@ -21,11 +21,15 @@ const ROOM: u64 = 4;
 pub struct Live {
     store: Arc<Store>,
     filter: Filter,
+    /// So many keys it was made for.
+    room: u64,
+    /// So many it has.
+    keys: u64,
     /// The packs that were sealed when this was begun.
     pub(super) packs: HashSet<PackId>,
     /// The epoch in which it was begun.
     pub(super) epoch: u64,
-    /// What is known to be damaged, and so counts as not being there.
+    /// What is known to be damaged, and so counts as not being there; also if its pack was removed since.
     known_damaged: HashSet<(Kind, Digest)>,
     /// By digest and holder.
     seen: HashSet<u128>,
@@ -46,12 +50,14 @@ impl Store {
         let epoch = self.epoch();
         self.catch_up()?;
         let rows = self.locations.row_count().max(1024);
-        let filter = Filter::for_keys((rows + rows / ROOM) as usize);
+        let room = rows + rows / ROOM;
         let packs = self.packs.sealed_ids();
-        let known_damaged = self.damaged()?.into_iter().collect();
+        let known_damaged = self.damaged()?.into_iter().chain(self.left_behind()?).collect();
         Ok(Live {
             store: self.clone(),
-            filter,
+            filter: Filter::for_keys(room as usize),
+            room,
+            keys: 0,
             packs,
             epoch,
             known_damaged,
@@ -70,7 +76,7 @@ impl Live {
         if !self.is_news(digest, Kind::Tree, holders) {
             return Ok(());
         }
-        self.filter.insert(digest, Kind::Tree);
+        self.insert(digest, Kind::Tree);
         self.trees += 1;
         let tree = match self.store.tree_uncached(digest) {
             Ok(tree) => tree,
@@ -80,7 +86,7 @@ impl Live {
             match tree.list_of(&blob) {
                 None => self.chunk(&blob, holders),
                 Some(list) if self.is_news(&blob, Kind::ChunkList, holders) => {
-                    self.filter.insert(&blob, Kind::ChunkList);
+                    self.insert(&blob, Kind::ChunkList);
                     match self.store.encoded_list(&blob, &list) {
                         Ok(list) => {
                             for chunk in ChunkList::decode(&list)?.chunks {
@@ -115,10 +121,28 @@ impl Live {
 
     fn chunk(&mut self, digest: &Digest, holders: &[Holder]) {
         self.chunks += 1;
-        self.filter.insert(digest, Kind::Chunk);
+        self.insert(digest, Kind::Chunk);
         for holder in holders {
-            self.filter.insert(&holder.claim(digest), Kind::Claim);
+            self.insert(&holder.claim(digest), Kind::Claim);
         }
+    }
+
+    fn insert(&mut self, digest: &Digest, kind: Kind) {
+        let before = self.is_crowded();
+        self.keys += u64::from(self.filter.insert(digest, kind));
+        if self.is_crowded() && !before {
+            let room = self.room;
+            tracing::warn!(
+                room,
+                "more is needed than there is: much that nobody needs will be kept"
+            );
+        }
+    }
+
+    /// Whether much more was marked than there are records, as when holders are named that have no claims.
+    /// Much of what is not needed is taken for needed then.
+    pub fn is_crowded(&self) -> bool {
+        self.keys > 2 * self.room
     }
 
     /// Whether this was not looked into before, for one of the holders; or for nobody, if there are none.
@@ -153,4 +177,25 @@ fn seen_key(digest: &Digest, kind: Kind, holder: &[u8]) -> u128 {
     let mut hasher = blake3::Hasher::new();
     let hash = hasher.update(digest.as_bytes()).update(&[kind as u8]).update(holder).finalize();
     hash.as_bytes()[..16].iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Options;
+
+    #[test]
+    fn marking_claims_that_nobody_made_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Options::new(&mut |_| ())).unwrap();
+        let mut live = store.live().unwrap();
+        let holder = |number: u32| Holder::named(&number.to_le_bytes());
+        let chunk = |number: u32| Digest::of(&number.to_le_bytes());
+        (0..1000).for_each(|number| live.chunk(&chunk(number), &[holder(1)]));
+        (0..1000).for_each(|number| live.chunk(&chunk(number), &[holder(1)]));
+        assert!(!live.is_crowded());
+        let holders: Vec<Holder> = (0..10).map(holder).collect();
+        (0..1000).for_each(|number| live.chunk(&chunk(number), &holders));
+        assert!(live.is_crowded());
+    }
 }

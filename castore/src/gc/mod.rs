@@ -18,15 +18,15 @@
 
 pub(crate) mod condemned;
 mod damaged;
+mod emptying;
 pub(crate) mod lease;
+mod left_behind;
 mod live;
 mod objects;
 mod pace;
 mod plan;
 mod secure;
 mod sweep;
-
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::pack::{HEADER_LEN, RecordHeader, Row};
 
@@ -37,16 +37,6 @@ pub use pace::Pace;
 pub use plan::{PackPlan, PackUse};
 pub(crate) use secure::Rescue;
 pub use sweep::{SweepOptions, Swept};
-
-/// Seconds since 1970.
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// So long ago, in seconds since 1970.
-fn ago(age: Duration) -> u64 {
-    now().saturating_sub(age.as_secs())
-}
 
 /// Whether bytes are the very record that a row stands for.
 fn is_sound(row: &Row, record: &[u8]) -> bool {

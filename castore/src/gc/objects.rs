@@ -16,7 +16,7 @@ use std::collections::HashSet;
 use std::io;
 use std::time::Duration;
 
-use super::{ago, is_sound, now};
+use super::is_sound;
 use crate::bytes::Durability;
 use crate::index::{Batch, each_pair, number};
 use crate::log::Run;
@@ -66,7 +66,9 @@ impl Store {
             .into_iter()
             .filter(|pack| pack.len < FULL && pack.footer.last_sequence <= applied);
         let mut small: Vec<_> = small.collect();
-        small.sort_unstable_by_key(|pack| pack.footer.last_sequence);
+        // The smallest first: one that is nearly full has no room for others, and must not keep them from
+        // becoming one. Whoever replays them goes by the records' numbers.
+        small.sort_unstable_by_key(|pack| pack.len);
         if small.len() >= TOGETHER {
             let merged = self.merge_facts(&small)?;
             tidied.merged = merged.len() as u64;
@@ -113,6 +115,7 @@ impl Store {
         let backend = self.packs().backend();
         let (mut run, mut merged, mut last) = (Run::default(), Vec::new(), 0);
         for Unregistered { id, len, footer } in packs {
+            // Those that follow are no smaller.
             if run.bytes.len() as u64 + len > FULL {
                 break;
             }
@@ -157,17 +160,19 @@ impl Store {
         })?;
         for pack in strays {
             let key = key(&pack.id);
-            match self.index.get(&key)? {
-                None => {
-                    batch.put(key, now().to_be_bytes());
-                }
-                Some(since) if number(Some(&since)) <= ago(STRAY) => {
+            let now = self.now();
+            match self.index.get(&key)?.map(|since| number(Some(&since))) {
+                Some(since) if since <= self.clock.ago(STRAY) => {
                     let backend = self.packs().backend();
                     backend.remove(pack.id).map_err(PackError::io_in(pack.id))?;
                     batch.remove(key);
                     removed += 1;
                 }
-                Some(_) => {}
+                Some(since) if since <= now => {}
+                // It is seen for the first time, or was when a clock was ahead.
+                _ => {
+                    batch.put(key, now.to_be_bytes());
+                }
             }
         }
         self.index.apply(&batch)?;

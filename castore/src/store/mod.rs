@@ -36,7 +36,6 @@ pub use health::Place;
 pub use open::{OpenProgress, Options, lock};
 pub use read::Reader;
 
-use crate::Digest;
 use crate::facts::{self, CommitError, Fact, Facts, Transaction};
 use crate::gc::condemned::Seen;
 use crate::gc::lease::Leases;
@@ -49,6 +48,7 @@ use crate::registry::Registry;
 use crate::tree::{Tree, TreeError};
 use crate::upload::Upload;
 use crate::workers::Workers;
+use crate::{Clock, Digest};
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -136,6 +136,7 @@ pub struct Store {
     flushes: members::Flushes,
     pub(crate) condemned: Seen,
     pub(crate) leases: Arc<Leases>,
+    pub(crate) clock: Clock,
     trees: quick_cache::sync::Cache<Digest, Arc<Tree>, TreeWeight>,
     workers: Workers,
     /// Where it is noted that an embedded index was closed.
@@ -156,6 +157,16 @@ impl Store {
     /// Starts to take a tree in.
     pub fn upload(self: &Arc<Self>) -> Result<Upload, StoreError> {
         Ok(Upload::new(self.clone(), self.flight()?))
+    }
+
+    /// The time, in seconds since 1970, by the clock that the store was opened with.
+    pub fn now(&self) -> u64 {
+        self.clock.now()
+    }
+
+    /// That clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Where a record lies, if it is there.

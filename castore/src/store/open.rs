@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Store, StoreError, TREE_CACHE, TreeWeight, appended, objects, owner};
+use crate::Clock;
 use crate::bytes::{Durability, LocalPacks, PackBackend};
 use crate::copy::refuse_unfinished;
 use crate::durable::write_file;
@@ -52,6 +53,8 @@ pub struct Options<'a> {
     /// Whether the index is to be made anew from the packs. If these belonged to another index, they
     /// belong to this one then.
     pub rebuild: bool,
+    /// By which it is decided what has waited long enough: the system's, if not a test's.
+    pub clock: Clock,
     /// Told how far opening has come, where it takes long.
     pub progress: &'a mut dyn FnMut(OpenProgress),
 }
@@ -59,8 +62,15 @@ pub struct Options<'a> {
 impl Options<'_> {
     /// The usual options, with somebody to tell how it goes.
     pub fn new(progress: &mut dyn FnMut(OpenProgress)) -> Options<'_> {
-        let (packs, index) = (None, None);
-        Options { pack_target: PACK_TARGET, threads: 0, packs, index, rebuild: false, progress }
+        Options {
+            pack_target: PACK_TARGET,
+            threads: 0,
+            packs: None,
+            index: None,
+            rebuild: false,
+            clock: Clock::default(),
+            progress,
+        }
     }
 }
 
@@ -89,7 +99,8 @@ fn index_is_sound(mark: &Path) -> bool {
 impl Store {
     /// Opens the store in `dir`, or makes it. After a crash it recovers by itself.
     pub fn open(dir: &Path, options: Options<'_>) -> Result<Arc<Self>, StoreError> {
-        let Options { pack_target, threads, packs, index: elsewhere, rebuild, progress } = options;
+        let Options { pack_target, threads, packs, index: elsewhere, rebuild, clock, progress } =
+            options;
         fs::create_dir_all(dir).map_err(at("cannot make", dir))?;
         let lock = lock(dir)?;
         let backend: Arc<dyn PackBackend> = match packs {
@@ -135,7 +146,7 @@ impl Store {
         )?;
         let log = Arc::new(log);
         let facts = Facts::open(index.clone(), log.clone(), journal)?;
-        let leases = Arc::new(Leases::open(index.clone())?);
+        let leases = Arc::new(Leases::open(index.clone(), clock.clone())?);
         let store = Arc::new(Self {
             facts,
             index,
@@ -146,6 +157,7 @@ impl Store {
             flushes: Default::default(),
             condemned: Default::default(),
             leases,
+            clock,
             trees: quick_cache::sync::Cache::with_weighter(1024, TREE_CACHE, TreeWeight),
             workers: Workers::start(threads)?,
             boot_mark,

@@ -1,7 +1,6 @@
 //! Where stores lie, and what is left of them when their process is killed.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +9,8 @@ use castore::index::PostgresIndex;
 use castore::{Options, Store, StoreError};
 use granary_test_services::{KEY, Postgres, S3Server, SECRET};
 use tempfile::TempDir;
+
+use crate::model::folder::{copy_still, files, in_memory};
 
 /// Where packs and index are.
 enum Kind {
@@ -58,11 +59,8 @@ impl Servers {
 
 impl Site {
     fn new(kind: Kind, target: u64) -> Self {
-        // Nothing here is about the loss of power, and memory answers faster.
-        let memory = Path::new("/dev/shm");
-        let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let members = if matches!(kind, Kind::Shared { .. }) { 2 } else { 1 };
-        let mut site = Self { kind, target, dir: dir.unwrap(), made: 0, folders: Vec::new() };
+        let mut site = Self { kind, target, dir: in_memory(), made: 0, folders: Vec::new() };
         site.folders = (0..members).map(|_| site.fresh()).collect();
         site
     }
@@ -140,51 +138,4 @@ impl Site {
 fn bucket(url: &str, dir: &Path) -> S3Packs {
     S3Packs::open_with_key(url.parse().unwrap(), &dir.join("objects"), 1 << 28, KEY, SECRET)
         .unwrap()
-}
-
-/// All files below a folder.
-fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            found.extend(files(&entry.path())?);
-        } else {
-            found.push(entry.path());
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// Copies a folder as it is at one moment: if anything changed meanwhile (the engine writes when it
-/// likes), again.
-fn copy_still(from: &Path, to: &Path) {
-    for _ in 0..50 {
-        let _ = fs::remove_dir_all(to);
-        fs::create_dir(to).unwrap();
-        if try_copy(from, to).unwrap_or(false) {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    panic!("{} does not stay as it is for a moment", from.display());
-}
-
-fn try_copy(from: &Path, to: &Path) -> io::Result<bool> {
-    let all = files(from)?;
-    let mut copied = Vec::new();
-    for path in &all {
-        let target = to.join(path.strip_prefix(from).map_err(io::Error::other)?);
-        target.parent().map_or(Ok(()), fs::create_dir_all)?;
-        let bytes = fs::read(path)?;
-        fs::write(target, &bytes)?;
-        copied.push(bytes);
-    }
-    for (path, bytes) in all.iter().zip(&copied) {
-        if fs::read(path)? != *bytes {
-            return Ok(false);
-        }
-    }
-    Ok(files(from)? == all)
 }

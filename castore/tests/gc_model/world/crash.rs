@@ -30,6 +30,7 @@ impl World {
             self.sent.clear();
             self.tally.remade += 1;
         }
+        self.unpublished.clear();
         self.members[member] = Some(Member::new(store));
         Ok(())
     }

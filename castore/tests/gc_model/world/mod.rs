@@ -23,7 +23,8 @@ use castore::{
     StoreError, Transaction, Upload, Uploaded,
 };
 
-use crate::ops::{Dice, Op, What};
+use crate::model::op::{Dice, Op};
+use crate::ops::What;
 use crate::pool::{self, Content, POOL};
 use crate::site::Site;
 
@@ -151,6 +152,9 @@ pub struct World {
     mending: HashMap<Digest, usize>,
     /// Chunks that were stored because somebody sent them.
     sent: HashSet<Digest>,
+    /// Everything that was sent to the process that runs now and is in no tree that was pushed. Once that is
+    /// nothing, what was sent need not be kept.
+    unpublished: HashSet<Digest>,
     /// The step of the last sweep that removed a pack.
     swept: u64,
     /// Whether a chunk was ever found damaged.
@@ -191,6 +195,7 @@ impl World {
             damaged: HashMap::new(),
             mending: HashMap::new(),
             sent: HashSet::new(),
+            unpublished: HashSet::new(),
             swept: 0,
             ever_damaged: false,
             step: 0,

@@ -18,6 +18,7 @@ impl World {
             if known.iter().all(Option::is_none) && !self.site.is_shared() {
                 self.sent.insert(*digest);
             }
+            self.unpublished.insert(*digest);
         }
         intake.finish().map_err(failed("taking chunks in"))?;
         for (digest, _) in wanted {
@@ -91,7 +92,15 @@ impl World {
         let done = match read {
             Ok(same) => {
                 same?;
-                assembly.finish(holder())
+                let finished = assembly.finish(holder());
+                if finished.is_ok() {
+                    let chunks = pool::chunks(&files);
+                    self.unpublished.retain(|chunk| !chunks.contains(chunk));
+                    if self.unpublished.is_empty() {
+                        self.sent.clear();
+                    }
+                }
+                finished
             }
             Err(error) => Err(error),
         };

@@ -5,26 +5,26 @@
 //! possibly through another request and after a restart: the packs they lie in stay until nothing was
 //! heard of them for a while.
 //!
-//! Each process keeps one record of its own in the index, for the collector wherever that runs, and for
-//! itself after a restart:
-//!
-//! ```text
-//! "l" process(8, random) -> Lease        protobuf, below
-//! ```
+//! Each process keeps one record of its own in the index ([`record`]), for the collector wherever that
+//! runs, and for itself after a restart.
 
-use std::collections::{HashMap, HashSet};
+mod record;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prost::Message;
 
-use super::now;
-use crate::Digest;
 use crate::holder::Holder;
 use crate::index::{Batch, Index, IndexError, each_pair};
 use crate::pack::PackId;
 use crate::store::{Store, StoreError};
+use crate::{Clock, Digest};
+use record::{Lease, PREFIX, key, read};
 
 /// How long what a client sent is kept after it was last heard of.
 const SESSION: Duration = Duration::from_secs(15 * 60);
@@ -32,21 +32,6 @@ const SESSION: Duration = Duration::from_secs(15 * 60);
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// How long a record holds for flights if it is not renewed.
 const FLIGHT: Duration = Duration::from_secs(10 * 60);
-const PREFIX: u8 = b'l';
-
-/// What a process keeps from being collected.
-#[derive(Clone, PartialEq, Message)]
-struct Lease {
-    /// Until when, in seconds since 1970.
-    #[prost(uint64, tag = "1")]
-    until: u64,
-    /// The epoch of the oldest flight and 1; 0 if there is none.
-    #[prost(uint64, tag = "2")]
-    oldest: u64,
-    /// Packs.
-    #[prost(bytes = "vec", repeated, tag = "3")]
-    packs: Vec<Vec<u8>>,
-}
 
 #[derive(Default)]
 struct Session {
@@ -72,15 +57,18 @@ struct State {
     sessions: HashMap<Holder, Session>,
     /// What an earlier process left: kept for as long as it says, or somebody goes on.
     inherited: Option<Session>,
-    /// What the index has.
-    written: Lease,
+    /// What the index has; `None` where that is not known.
+    written: Option<Lease>,
 }
 
 /// The leases of a process.
 pub(crate) struct Leases {
     index: Arc<dyn Index>,
+    clock: Clock,
     process: [u8; 8],
     state: Mutex<State>,
+    /// Held while the record is made and written: what was made first must not be written last.
+    writing: Mutex<()>,
 }
 
 /// What must be left alone.
@@ -92,27 +80,18 @@ pub(crate) struct Leased {
     pub packs: HashSet<PackId>,
 }
 
-fn key(process: &[u8]) -> Vec<u8> {
-    [&[PREFIX][..], process].concat()
-}
-
-fn read(value: &[u8]) -> Result<Lease, IndexError> {
-    Lease::decode(value)
-        .map_err(|error| IndexError::Engine { engine: "leases", source: Box::new(error) })
-}
-
-fn ids(packs: &[Vec<u8>]) -> impl Iterator<Item = PackId> {
-    let id = |bytes: &Vec<u8>| <[u8; PackId::LEN]>::try_from(&bytes[..]).ok();
-    packs.iter().filter_map(id).map(PackId::from_bytes)
-}
-
 impl State {
     /// Forgets sessions that have lapsed.
     fn lapse(&mut self, now: u64) {
         let heard_after = now.saturating_sub(SESSION.as_secs());
         let written_after = now.saturating_sub(LONGEST.as_secs());
         let keep = |session: &mut Session| {
-            session.packs.retain(|_, first| *first > written_after);
+            // A clock that was ahead must not keep anything for longer.
+            session.heard = session.heard.min(now);
+            session.packs.retain(|_, first| {
+                *first = now.min(*first);
+                *first > written_after
+            });
             session.heard > heard_after
         };
         self.sessions.retain(|_, session| keep(session));
@@ -139,24 +118,35 @@ impl State {
     }
 
     fn record(&self, now: u64, flights: bool) -> Lease {
+        let mut packs: BTreeMap<PackId, u64> = BTreeMap::new();
+        let mut add = |pack: PackId, first: u64| {
+            let latest = packs.entry(pack).or_insert(first);
+            *latest = first.max(*latest);
+        };
+        let sessions = || self.sessions.values().chain(&self.inherited);
+        for session in sessions() {
+            session.packs.iter().for_each(|(pack, first)| add(*pack, *first));
+        }
         let leased = self.leased(flights);
-        let heard =
-            self.sessions.values().chain(&self.inherited).map(|session| session.heard).max();
+        if flights {
+            let flown = self.flights.values().flat_map(|flight| &flight.packs);
+            flown.for_each(|pack| add(*pack, now));
+        }
+        let heard = sessions().map(|session| session.heard).max();
         let flights = leased.oldest.map(|_| now + FLIGHT.as_secs());
         let until = heard.map(|heard| heard + SESSION.as_secs()).max(flights).unwrap_or_default();
-        let mut packs: Vec<Vec<u8>> =
-            leased.packs.iter().map(|pack| pack.as_bytes().to_vec()).collect();
-        packs.sort_unstable();
-        Lease { until, oldest: leased.oldest.map_or(0, |epoch| epoch + 1), packs }
+        Lease::new(until, leased.oldest, packs.into_iter())
     }
 }
 
 impl Leases {
     /// No leases yet, but those that an earlier process on an index of this process's own has left.
-    pub fn open(index: Arc<dyn Index>) -> Result<Self, StoreError> {
+    pub fn open(index: Arc<dyn Index>, clock: Clock) -> Result<Self, StoreError> {
         let mut process = [0; 8];
         getrandom::fill(&mut process).map_err(std::io::Error::other)?;
-        let leases = Self { index, process, state: Mutex::default() };
+        let state = State { written: Some(Lease::default()), ..State::default() };
+        let (state, writing) = (Mutex::new(state), Mutex::default());
+        let leases = Self { index, clock, process, state, writing };
         if leases.index.shared().is_none() {
             leases.inherit()?;
         }
@@ -164,13 +154,13 @@ impl Leases {
     }
 
     fn inherit(&self) -> Result<(), StoreError> {
-        let (now, mut packs, mut heard) = (now(), HashMap::new(), 0);
+        let (now, mut packs, mut heard) = (self.clock.now(), HashMap::new(), 0);
         let mut batch = Batch::default();
         each_pair(&*self.index, &[PREFIX], |key, value| {
             let lease = read(&value)?;
-            if lease.until > now {
-                heard = heard.max(lease.until - SESSION.as_secs());
-                packs.extend(ids(&lease.packs).map(|pack| (pack, now)));
+            if lease.holds(now) {
+                heard = heard.max(lease.until.saturating_sub(SESSION.as_secs())).min(now);
+                packs.extend(lease.packs().map(|(pack, first)| (pack, first.unwrap_or(now))));
             }
             batch.remove(key);
             Ok(())
@@ -183,7 +173,7 @@ impl Leases {
         let record = self.lock().record(now, false);
         batch.put(key(&self.process), record.encode_to_vec());
         self.index.apply(&batch)?;
-        self.lock().written = record;
+        self.lock().written = Some(record);
         Ok(())
     }
 
@@ -212,25 +202,18 @@ impl Leases {
 
     /// Writes the record if the one in the index does not say enough.
     fn write(&self) -> Result<(), IndexError> {
-        let now = now();
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.now();
         let record = {
             let mut state = self.lock();
             state.lapse(now);
             // No flight outlives its process, and nobody else looks at an index of its own.
             let record = state.record(now, self.index.shared().is_some());
-            let written = &state.written;
-            let idle = record.oldest == 0 && record.packs.is_empty();
-            if idle && written.oldest == 0 && written.packs.is_empty() {
+            if state.written.as_ref().is_some_and(|written| is_enough(written, &record, now)) {
                 return Ok(());
             }
-            // What lapses later than is due does no harm; half of the time is left for the next one.
-            let lasts = written.until >= record.until.min(now + FLIGHT.as_secs() / 2);
-            let covers = (record.oldest == 0) == (written.oldest == 0)
-                && (record.oldest == 0 || written.oldest <= record.oldest)
-                && record.packs.iter().all(|pack| written.packs.contains(pack));
-            if !idle && lasts && covers && written.packs.len() < 2 * record.packs.len() + 8 {
-                return Ok(());
-            }
+            // After an error the index may have it all the same.
+            state.written = None;
             record
         };
         let mut batch = Batch::default();
@@ -239,13 +222,38 @@ impl Leases {
             _ => batch.put(key(&self.process), record.encode_to_vec()),
         };
         self.index.apply(&batch)?;
-        self.lock().written = record;
+        self.lock().written = Some(record);
         Ok(())
+    }
+
+    /// Somebody has sent chunks, which lie in these packs now.
+    fn heard(
+        &self,
+        holder: Holder,
+        packs: impl Iterator<Item = PackId>,
+        chunks: impl Iterator<Item = Digest>,
+    ) -> Result<(), IndexError> {
+        let now = self.clock.now();
+        {
+            let mut state = self.lock();
+            let mut packs = packs.peekable();
+            if packs.peek().is_none() && !state.sessions.contains_key(&holder) {
+                return Ok(());
+            }
+            let session = state.sessions.entry(holder).or_default();
+            session.heard = now;
+            for pack in packs {
+                session.packs.entry(pack).or_insert(now);
+            }
+            let room = (MAX_UNPUBLISHED + 1).saturating_sub(session.unpublished.len());
+            session.unpublished.extend(chunks.take(room));
+        }
+        self.write()
     }
 
     /// Everything that any process keeps.
     fn all(&self) -> Result<Leased, IndexError> {
-        let now = now();
+        let now = self.clock.now();
         let mut leased = {
             let mut state = self.lock();
             state.lapse(now);
@@ -257,11 +265,11 @@ impl Leases {
                 return Ok(());
             }
             let lease = read(&value)?;
-            if lease.until <= now {
+            if !lease.holds(now) {
                 lapsed.expect(&at[..], Some(value)).remove(at);
                 return Ok(());
             }
-            leased.packs.extend(ids(&lease.packs));
+            leased.packs.extend(lease.packs().map(|(pack, _)| pack));
             leased.oldest = match (leased.oldest, lease.oldest.checked_sub(1)) {
                 (Some(one), Some(other)) => Some(one.min(other)),
                 (one, other) => one.or(other),
@@ -274,6 +282,19 @@ impl Leases {
             applied => applied.map(|()| leased),
         }
     }
+}
+
+/// Whether what the index has says all that this record does.
+fn is_enough(written: &Lease, record: &Lease, now: u64) -> bool {
+    if record.is_idle() || written.is_idle() {
+        return record.is_idle() && written.is_idle();
+    }
+    // What lapses later than is due does no harm; half of the time is left for the next one. But no time
+    // is due that only a clock has told which was ahead.
+    let due = record.until.min(now + FLIGHT.as_secs() / 2);
+    (due..=now + SESSION.as_secs()).contains(&written.until)
+        && written.covers(record)
+        && written.len() < 2 * record.len() + 8
 }
 
 /// One upload under way. What it found to be there when it began stays until this is dropped.
@@ -336,20 +357,7 @@ impl Store {
         packs: impl Iterator<Item = PackId>,
         chunks: impl Iterator<Item = Digest>,
     ) -> Result<(), StoreError> {
-        let now = now();
-        {
-            let mut state = self.leases.lock();
-            let mut packs = packs.peekable();
-            if packs.peek().is_none() && !state.sessions.contains_key(&holder) {
-                return Ok(());
-            }
-            let session = state.sessions.entry(holder).or_default();
-            session.heard = now;
-            session.packs.extend(packs.map(|pack| (pack, now)));
-            let room = (MAX_UNPUBLISHED + 1).saturating_sub(session.unpublished.len());
-            session.unpublished.extend(chunks.take(room));
-        }
-        Ok(self.leases.write()?)
+        Ok(self.leases.heard(holder, packs, chunks)?)
     }
 
     /// These chunks are in something that is about to be published, and kept by its flight. Once that is

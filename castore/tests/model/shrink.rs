@@ -3,19 +3,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use crate::ops::Op;
-use crate::site::Site;
+use super::op::Op;
 use crate::world::{Fault, Tally, World};
 
 /// How long to look for fewer.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Where the operations happen.
-pub type MakeSite<'a> = &'a dyn Fn() -> Site;
-
-/// Runs the operations in a fresh place. What went wrong, and at which of them.
-pub fn run(make: MakeSite<'_>, ops: &[Op], careful: bool) -> Result<Tally, (usize, Fault)> {
-    let mut world = World::new(make(), careful);
+/// Runs the operations in a fresh world. What went wrong, and at which of them.
+pub fn run(mut world: World, ops: &[Op]) -> Result<Tally, (usize, Fault)> {
     for (at, op) in ops.iter().enumerate() {
         guarded(|| world.step(op)).map_err(|fault| (at, format!("{op}: {fault}")))?;
     }
@@ -32,7 +27,7 @@ fn guarded(act: impl FnOnce() -> Result<(), Fault>) -> Result<(), Fault> {
 }
 
 /// Leaves out what is not needed for something to go wrong: halves first, then ever smaller parts.
-pub fn shrink(make: MakeSite<'_>, ops: &[Op]) -> (Vec<Op>, Fault) {
+pub fn shrink(make: &dyn Fn() -> World, ops: &[Op]) -> (Vec<Op>, Fault) {
     let begun = Instant::now();
     let (mut ops, mut fault) = (ops.to_vec(), String::from("it does not go wrong every time"));
     let mut part = ops.len().div_ceil(2).max(1);
@@ -41,7 +36,7 @@ pub fn shrink(make: MakeSite<'_>, ops: &[Op]) -> (Vec<Op>, Fault) {
         while at < ops.len() && begun.elapsed() < PATIENCE {
             let end = (at + part).min(ops.len());
             let candidate = [&ops[..at], &ops[end..]].concat();
-            match run(make, &candidate, true) {
+            match run(make(), &candidate) {
                 Err((failed, found)) => {
                     fault = found;
                     ops = candidate[..candidate.len().min(failed + 1)].to_vec();
