@@ -45,6 +45,8 @@ pub struct GcReport {
     pub caches: Vec<CacheReport>,
     /// Uploaded NARs that no path is made from, and that went.
     pub nars: u64,
+    /// Logs, debug info and realisations of what is gone, that went with it.
+    pub files: u64,
     /// Trees that are needed.
     pub trees: u64,
     /// Trees and chunk lists that are needed and lost.

@@ -17,6 +17,9 @@ use crate::size::parse_size;
 
 /// How often abandoned uploads are looked for. The first look is at the start.
 const LOOK: Duration = Duration::from_secs(600);
+/// How long a server answers before it collects: whoever restarts one wants that first. And how long it
+/// waits after a collection that failed.
+const CALM: Duration = Duration::from_secs(60);
 /// Uploads of packs that are older than this will not be finished by anybody: one takes minutes.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
@@ -47,8 +50,18 @@ impl Collecting {
         GcOptions { defaults, grace, rate: self.gc_rate, ..GcOptions::default() }
     }
 
-    fn interval(&self) -> Option<Duration> {
-        (self.gc_interval > 0).then(|| Duration::from_secs(self.gc_interval))
+    /// For how long collecting has to wait; `None` for ever. Other servers on the same store collect, too, and
+    /// a server that is started again goes on counting.
+    fn due_in(&self, house: &Storehouse) -> Result<Option<Duration>, StorehouseError> {
+        if self.gc_interval == 0 {
+            return Ok(None);
+        }
+        let Some(last) = house.last_collected()? else {
+            house.note_collected()?;
+            return Ok(Some(Duration::from_secs(self.gc_interval)));
+        };
+        let since = house.store().now().saturating_sub(last);
+        Ok(Some(Duration::from_secs(self.gc_interval.saturating_sub(since))))
     }
 }
 
@@ -100,23 +113,29 @@ pub fn start(
     let ended = end.clone();
     let work = move || {
         let options = collecting.options(defaults);
-        let mut tidy_at = Instant::now();
-        // Not at once: whoever restarts a server wants it to answer first.
-        let mut collect_at = collecting.interval().map(|interval| Instant::now() + interval);
+        let calm = CALM.min(Duration::from_secs(collecting.gc_interval));
+        let (mut tidy_at, mut calm_until) = (Instant::now(), Instant::now() + calm);
         while let Some(house) = house.upgrade() {
             if tidy_at <= Instant::now() {
                 told(tidy(&house));
                 tidy_at = Instant::now() + LOOK;
             }
-            if let (Some(at), Some(interval)) = (collect_at, collecting.interval())
-                && at <= Instant::now()
-            {
+            let mut due = collecting.due_in(&house);
+            if matches!(due, Ok(Some(Duration::ZERO))) && calm_until <= Instant::now() {
                 told(collect(&house, &GcOptions { stop: Some(&ended.come), ..options }));
-                collect_at = Some(Instant::now() + interval);
+                calm_until = Instant::now() + calm;
+                due = collecting.due_in(&house);
             }
             drop(house);
-            let next = collect_at.map_or(tidy_at, |at| at.min(tidy_at));
-            ended.wait(next.saturating_duration_since(Instant::now()));
+            let mut wait = tidy_at.saturating_duration_since(Instant::now());
+            match due {
+                Ok(None) => {}
+                Ok(Some(due)) => {
+                    wait = wait.min(due.max(calm_until.saturating_duration_since(Instant::now())));
+                }
+                Err(error) => told(Err(error)),
+            }
+            ended.wait(wait);
             if ended.come.load(Ordering::Acquire) {
                 return;
             }
@@ -170,4 +189,32 @@ fn say(report: &GcReport, took: Duration) {
         ?took,
         "collected garbage"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use castore::{ManualClock, Options};
+
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_started_again_goes_on_counting() {
+        let (dir, clock) = (tempfile::tempdir().unwrap(), ManualClock::at(1_000_000));
+        let open = || {
+            let clock = clock.clone().into();
+            Storehouse::open(dir.path(), Options { clock, ..Options::new(&mut |_| ()) }).unwrap()
+        };
+        let hours = |hours: u64| Duration::from_secs(3600 * hours);
+        let daily = Collecting { gc_interval: 24 * 3600, gc_grace: 0, gc_rate: None };
+        assert_eq!(daily.due_in(&open()).unwrap(), Some(hours(24)));
+        clock.advance(hours(20));
+        assert_eq!(daily.due_in(&open()).unwrap(), Some(hours(4)));
+        clock.advance(hours(20));
+        let house = open();
+        assert_eq!(daily.due_in(&house).unwrap(), Some(Duration::ZERO));
+        collect(&house, &GcOptions::default()).unwrap();
+        assert_eq!(daily.due_in(&house).unwrap(), Some(hours(24)));
+        let never = Collecting { gc_interval: 0, ..daily };
+        assert_eq!(never.due_in(&house).unwrap(), None);
+    }
 }

@@ -221,6 +221,7 @@ impl From<StorehouseError> for ApiError {
             E::Destroyed(_) => Self::Conflict("CacheDestroyed", text),
             E::HasPaths(_) => Self::Conflict("CacheHasPaths", text),
             E::InUse(_) => Self::Conflict("CacheInUse", text),
+            E::Buried(_) => Self::Conflict("CacheBuried", text),
             E::KeyExists { .. } => Self::Conflict("KeyExists", text),
             E::LastKey { .. } => Self::Conflict("LastKey", text),
             E::TooManyKeys(_) => Self::Conflict("TooManyKeys", text),

@@ -28,7 +28,6 @@ use castore::{Store, StoreError};
 use nix_compat::store_path::StorePathHash;
 
 use crate::records::{USED_SINCE, used_key};
-use crate::storehouse::now;
 
 /// How long a use stays in memory only: that much a kill can lose.
 const FLUSH_EVERY: Duration = Duration::from_secs(60);
@@ -52,8 +51,8 @@ pub(crate) struct Accesses {
     lost: AtomicBool,
     /// Held by who writes.
     writing: Mutex<()>,
-    /// Held by many who tell pushers which paths are there and note that, and by one who removes those
-    /// that nobody was told of.
+    /// Held by many who tell pushers which paths are there, or publish what refers to them, and note that;
+    /// and by one who removes those that nobody was told of.
     pub(crate) deciding: RwLock<()>,
     bell: Mutex<Bell>,
     rung: Condvar,
@@ -91,7 +90,23 @@ impl Accesses {
 
     /// Notes that a path is used now. Does not block on the index.
     pub(crate) fn note(&self, cache: u32, hash: StorePathHash) {
-        self.note_at(cache, hash, now());
+        self.note_at(cache, hash, self.store.now());
+    }
+
+    /// Notes that somebody builds on these paths from now on. Where other servers may remove them, it is
+    /// written at once. May block.
+    pub(crate) fn note_relied_on(
+        &self,
+        cache: u32,
+        paths: &[StorePathHash],
+    ) -> Result<(), StoreError> {
+        let now = self.store.now();
+        paths.iter().for_each(|path| self.note_at(cache, *path, now));
+        if !self.store.is_shared() {
+            return Ok(());
+        }
+        let noted: Vec<_> = paths.iter().map(|path| ((cache, *path), now)).collect();
+        self.write(&noted)
     }
 
     fn note_at(&self, cache: u32, hash: StorePathHash, time: u64) {
@@ -173,12 +188,12 @@ impl Accesses {
     /// What was used before that is not known, and counts as used then.
     pub(crate) fn since(&self) -> Result<u64, StoreError> {
         let known = self.store.derived(USED_SINCE)?;
-        Ok(known.as_deref().and_then(seconds).unwrap_or_else(now))
+        Ok(known.as_deref().and_then(seconds).unwrap_or_else(|| self.store.now()))
     }
 
     /// Makes everything count as used now.
     fn forgive_all(&self) -> Result<(), StoreError> {
-        self.store.remember(USED_SINCE, &now().to_be_bytes())
+        self.store.remember(USED_SINCE, &self.store.now().to_be_bytes())
     }
 
     /// Writes every now and then until the storehouse is closed.
@@ -315,7 +330,7 @@ mod tests {
         let keeper = open(&dir);
         let store = keeper.accesses().store.clone();
         let first = keeper.accesses().since().unwrap();
-        assert!(first.abs_diff(now()) < 60);
+        assert!(first.abs_diff(store.now()) < 60);
         store.remember(USED_SINCE, &7_u64.to_be_bytes()).unwrap();
         drop((store, keeper));
         let keeper = open(&dir);
@@ -353,6 +368,6 @@ mod tests {
         drop(writing);
         assert_eq!(accesses.noted.load(Ordering::Relaxed), SHARD_LIMIT);
         accesses.flush().unwrap();
-        assert!(accesses.since().unwrap().abs_diff(now()) < 60);
+        assert!(accesses.since().unwrap().abs_diff(accesses.store.now()) < 60);
     }
 }

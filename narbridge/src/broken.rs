@@ -22,7 +22,6 @@ use crate::cache::CacheError;
 use crate::fsck::Trees;
 use crate::nar::NarError;
 use crate::records::{BROKEN, broken_key};
-use crate::storehouse::now;
 
 /// Marks that are read at once.
 const PAGE: usize = 1000;
@@ -128,7 +127,7 @@ impl Broken {
             return Ok(false);
         }
         if !self.has(tree) {
-            self.store.remember(&broken_key(tree), &now().to_be_bytes())?;
+            self.store.remember(&broken_key(tree), &self.store.now().to_be_bytes())?;
             self.change(|trees| {
                 trees.insert(*tree);
             });

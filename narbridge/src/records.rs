@@ -55,6 +55,12 @@ pub struct CacheRecord {
     /// default.
     #[prost(uint64, optional, tag = "11")]
     pub max_size: Option<u64>,
+    /// When it was restored, in seconds since 1970; 0 if it never was.
+    #[prost(uint64, tag = "12")]
+    pub restored: u64,
+    /// Whether what is left of it is being removed.
+    #[prost(bool, tag = "13")]
+    pub buried: bool,
 }
 
 /// One of a cache's key pairs.
@@ -117,12 +123,20 @@ pub struct PathRecord {
     /// Subject of the token that pushed it; empty if unknown.
     #[prost(string, tag = "12")]
     pub uploader: String,
+    /// Whether that subject may not read the cache, and so has claims to chunks of its own.
+    #[prost(bool, tag = "13")]
+    pub blind: bool,
 }
 
 impl PathRecord {
     /// Hash parts of the paths it refers to. A name that is none is nobody's.
     pub(crate) fn reference_hashes(&self) -> impl Iterator<Item = StorePathHash> {
-        self.references.iter().filter_map(|name| name.get(..32)?.parse().ok())
+        self.references.iter().filter_map(|name| hash_part(name))
+    }
+
+    /// Hash part of the derivation that it comes from, if that is known.
+    pub(crate) fn deriver_hash(&self) -> Option<StorePathHash> {
+        hash_part(&self.deriver)
     }
 }
 
@@ -170,6 +184,13 @@ pub struct FileRecord {
     /// `Content-Encoding` as uploaded; empty for none.
     #[prost(string, tag = "4")]
     pub content_encoding: String,
+    /// Seconds since 1970.
+    #[prost(uint64, tag = "5")]
+    pub uploaded: u64,
+    /// What it is of no use without: the hash part of a store path, or the SHA-256 in the name of a NAR.
+    /// Empty if its name tells, or nothing does.
+    #[prost(bytes = "vec", tag = "6")]
+    pub about: Vec<u8>,
 }
 
 /// A named root that garbage collection keeps, with everything it needs.
@@ -247,6 +268,11 @@ pub(crate) fn cache_key(name: &str) -> Vec<u8> {
     [CACHES, name.as_bytes()].concat()
 }
 
+/// The hash part of a store path's base name; `None` where that is none.
+pub(crate) fn hash_part(base_name: &str) -> Option<StorePathHash> {
+    base_name.get(..StorePathHash::TEXT_LEN)?.parse().ok()
+}
+
 pub(crate) fn path_prefix(cache: u32) -> Vec<u8> {
     [&b"path/"[..], &cache.to_be_bytes()].concat()
 }
@@ -292,14 +318,26 @@ pub(crate) fn file_key(cache: u32, path: &str) -> Vec<u8> {
     [&b"file/"[..], &cache.to_be_bytes(), path.as_bytes()].concat()
 }
 
+pub(crate) fn signature_prefix(cache: u32) -> Vec<u8> {
+    [&b"sig/"[..], &cache.to_be_bytes()].concat()
+}
+
 pub(crate) fn signature_key(cache: u32, hash: StorePathHash) -> Vec<u8> {
-    [&b"sig/"[..], &cache.to_be_bytes(), hash.as_bytes()].concat()
+    [&signature_prefix(cache)[..], hash.as_bytes()].concat()
+}
+
+/// In the index only: what the keys of a cache's profiles start with.
+pub(crate) fn profile_prefix(cache: u32) -> Vec<u8> {
+    [&b"profile/"[..], &cache.to_be_bytes()].concat()
 }
 
 /// In the index only: which chunks of a path were touched first.
 pub(crate) fn profile_key(cache: u32, hash: StorePathHash) -> Vec<u8> {
-    [&b"profile/"[..], &cache.to_be_bytes(), hash.as_bytes()].concat()
+    [&profile_prefix(cache)[..], hash.as_bytes()].concat()
 }
+
+/// In the index only: when garbage was collected last.
+pub(crate) const COLLECTED: &[u8] = b"collected";
 
 /// In the index only: before which time it is not known what was used.
 pub(crate) const USED_SINCE: &[u8] = b"used-since";
@@ -311,7 +349,7 @@ pub(crate) fn used_prefix(cache: u32) -> Vec<u8> {
 
 /// In the index only: when a path was last used.
 pub(crate) fn used_key(cache: u32, hash: StorePathHash) -> Vec<u8> {
-    [&b"used/"[..], &cache.to_be_bytes(), hash.as_bytes()].concat()
+    [&used_prefix(cache)[..], hash.as_bytes()].concat()
 }
 
 /// In the index only: the NAR hash and length of a tree that has been verified.

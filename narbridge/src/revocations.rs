@@ -10,7 +10,7 @@ use castore::{Expected, Store, StoreError, Transaction};
 use prost::Message;
 
 use crate::records::{RecordError, RevocationRecord, decode};
-use crate::storehouse::{REVOCATIONS, now};
+use crate::storehouse::REVOCATIONS;
 
 /// Longer marks are no token's: tokens themselves are not much longer.
 const MAX_MARK: usize = 4096;
@@ -91,7 +91,7 @@ impl Revocations {
                 None => 0,
             };
             // A clock that was put back must not bring tokens back.
-            let revoked = now().max(last);
+            let revoked = self.store.now().max(last);
             let mut transaction = Transaction::default();
             let record = RevocationRecord { revoked }.encode_to_vec();
             transaction.put(key.clone(), record, Expected::as_read(before.as_ref()));

@@ -94,8 +94,7 @@ impl Storehouse {
         while let Some(path) = open.pop_front() {
             let Some((_, record)) = cache.path_record(path)? else { continue };
             chunks.add(self.store(), &mut walk, &tree_of(&record)?)?;
-            let others = record.references.iter().filter_map(|name| name.get(..32)?.parse().ok());
-            open.extend(others.filter(|other| seen.insert(*other)));
+            open.extend(record.reference_hashes().filter(|other| seen.insert(*other)));
         }
         Ok(chunks.bytes())
     }

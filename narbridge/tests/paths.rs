@@ -234,6 +234,28 @@ fn a_path_that_is_pushed_again_meanwhile_stays_with_all_it_needs() {
 }
 
 #[test]
+fn what_is_below_a_circle_stays_when_any_of_it_is_pushed_again_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let house = open(dir.path());
+    let cache = cache(&house, "team");
+    for (name, references) in [('e', ""), ('d', "e"), ('b', "ad"), ('a', "b"), ('t', "a")] {
+        publish(&cache, name, references);
+    }
+    let plan = cache.plan_deletion(&with_closure("t")).unwrap();
+    publish(&cache, 'd', "e");
+    let deleted = cache.delete(plan).unwrap();
+    assert_eq!((deleted.paths.len(), &there(&cache)[..]), (1, "abde"));
+    assert!(deleted.kept.len() == 4 && deleted.kept.iter().all(|it| it.why == KeptWhy::Changed));
+
+    publish(&cache, 't', "a");
+    let plan = cache.plan_deletion(&with_closure("t")).unwrap();
+    publish(&cache, 't', "a");
+    assert!(cache.delete(plan).unwrap().paths.is_empty());
+    assert_eq!(there(&cache), "abdet");
+    assert_eq!(delete(&cache, &with_closure("t")).len(), 5);
+}
+
+#[test]
 fn removing_a_fact_takes_the_state_it_was_read_in() {
     let dir = tempfile::tempdir().unwrap();
     let house = open(dir.path());
@@ -244,9 +266,9 @@ fn removing_a_fact_takes_the_state_it_was_read_in() {
     let read = |name| (hash(name), graph.sequence(hash(name)).unwrap());
     publish(&cache, 'b', "");
     let paths = [read('b'), read('a'), (hash('y'), 1)];
-    assert_eq!(cache.remove_paths(&paths, None).unwrap(), [false, true, false]);
+    assert_eq!(cache.remove_paths(&paths, 0).unwrap(), [false, true, false]);
     assert_eq!(there(&cache), "b");
-    assert!(cache.remove_paths(&[], None).unwrap().is_empty());
+    assert!(cache.remove_paths(&[], 0).unwrap().is_empty());
 }
 
 #[test]

@@ -6,12 +6,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use castore::{Kind, Options};
 use narbridge::cache::CacheSettings;
 use narbridge::cache::pins::{MissingPath, Need, PinReport};
 use narbridge::cache::{PinError, PinName, PinRequest};
+use narbridge::gc::GcOptions;
+use narbridge::retention::Defaults;
 use narbridge::{Cache, Storehouse};
 use nix_compat::nar::Writer;
 use nix_compat::narinfo::{Flags, NarInfo};
@@ -319,7 +321,7 @@ fn what_is_missing_is_told_with_who_needs_it() {
 }
 
 #[test]
-fn rot_in_a_derivation_is_told_and_keeps_anything_from_being_collected() {
+fn rot_in_a_derivation_is_told_and_keeps_the_paths_of_its_cache_from_expiring() {
     let dir = tempfile::tempdir().unwrap();
     let release = Release::new();
     {
@@ -355,6 +357,16 @@ fn rot_in_a_derivation_is_told_and_keeps_anything_from_being_collected() {
     assert_eq!(damaged, [&release.fetch_drv], "{report:?}");
     assert!(!report.whole && !report.whole_with_upstream);
     assert!(cache.pinned_roots(now()).is_err(), "what it made cannot be told");
+    let other = "other".parse().unwrap();
+    let other = house.create_cache(&other, &CacheSettings::default(), None).unwrap();
+    put(&other, &path(77, "unpinned"), "something else", &[], None);
+    put(&cache, &path(78, "unpinned"), "something else", &[], None);
+    std::thread::sleep(Duration::from_millis(1100));
+    let defaults = Defaults { retention: Some(0), ..Defaults::default() };
+    let options = GcOptions { defaults, grace: Duration::ZERO, ..GcOptions::default() };
+    let report = house.collect(&options, &mut |_| ()).unwrap().unwrap();
+    let gone: Vec<_> = report.caches.iter().map(|cache| (&cache.name[..], cache.gone())).collect();
+    assert_eq!(gone, [("other", 1)], "that one has nothing to do with it");
     pin(&cache, &release.top, false);
     assert_eq!(roots(&cache, now()), names(&["top"]));
 }

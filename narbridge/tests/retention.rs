@@ -2,79 +2,43 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, too")]
 
-use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+#[path = "support/mod.rs"]
+mod support;
 
-use castore::Options;
-use narbridge::cache::{CacheChanges, CacheSettings, PinRequest, Pusher};
-use narbridge::gc::{GcOptions, GcReport};
-use narbridge::retention::{CachePlan, Defaults, Why};
+use std::time::Duration;
+
+use castore::ManualClock;
+use narbridge::cache::{CacheChanges, Pusher};
+use narbridge::retention::{CachePlan, Defaults, Terms, Why};
 use narbridge::{Cache, Storehouse};
-use nix_compat::nar::Writer;
-use nix_compat::nixhash::Sha256;
-use nix_compat::store_path::StorePathHash;
-use sha2::Digest;
+use support::{hash, house, house_at, now, number, open, publish};
 
 const DAY: u64 = 24 * 3600;
 const MONTH: Defaults = Defaults { retention: Some(30 * DAY), max_age: None, max_size: None };
 
-fn open(dir: &Path) -> Storehouse {
-    Storehouse::open(dir, Options::new(&mut |_| ())).unwrap()
+/// The plan of the one cache. Nothing is so fresh that it stays.
+fn plan(house: &Storehouse, defaults: &Defaults, at: u64, pinned: &[u16]) -> CachePlan {
+    plan_sparing(house, defaults, at, u64::MAX, pinned).unwrap()
 }
 
-fn house(dir: &Path) -> Storehouse {
-    let house = open(dir);
-    house.create_cache(&"team".parse().unwrap(), &CacheSettings::default(), None).unwrap();
-    house
+fn plan_sparing(
+    house: &Storehouse,
+    defaults: &Defaults,
+    now: u64,
+    fresh: u64,
+    pinned: &[u16],
+) -> Option<CachePlan> {
+    let roots: Vec<_> = pinned.iter().map(|number| hash(*number)).collect();
+    let terms = Terms { defaults, now, fresh };
+    house.plan_retention(&house.cache("team").unwrap(), &terms, &roots).unwrap()
 }
 
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+fn gone(plan: &CachePlan) -> Vec<(u16, Why)> {
+    plan.expired.iter().map(|path| (number(&path.hash), path.why)).collect()
 }
 
-/// By its first byte it sorts among others the other way round than by its text.
-fn hash(number: u8) -> StorePathHash {
-    let mut bytes = [!number; 20];
-    bytes[0] = number;
-    bytes.into()
-}
-
-/// Puts a path of a single file into the cache.
-fn publish(cache: &Cache, number: u8, references: &[u8]) {
-    let mut nar = Writer::new(Vec::new());
-    nar.file(b"", false, 1, &mut &[number][..]).unwrap();
-    let nar = nar.finish().unwrap();
-    let nar_hash = Sha256::from(<[u8; 32]>::from(sha2::Sha256::digest(&nar)));
-    let url = format!("{}.nar", nar_hash.to_nix32());
-    cache.upload_nar(url.parse().unwrap(), &nar[..], 1 << 20, None).unwrap();
-    let references: Vec<String> =
-        references.iter().map(|number| format!("{}-p{number}", hash(*number))).collect();
-    let text = format!(
-        "StorePath: {}/{}-p{number}\nURL: nar/{url}\nCompression: none\n\
-         NarHash: sha256:{}\nNarSize: {}\nReferences: {}\n",
-        cache.store_dir(),
-        hash(number),
-        nar_hash.to_nix32(),
-        nar.len(),
-        references.join(" "),
-    );
-    cache.publish(hash(number), text.as_bytes(), None).unwrap();
-}
-
-/// The plan of the one cache that has rules.
-fn plan(house: &Storehouse, defaults: &Defaults, at: u64, pinned: &[u8]) -> CachePlan {
-    let pinned = |_: &Cache| Ok(pinned.iter().map(|number| hash(*number)).collect());
-    let mut plans = house.plan_retention(defaults, at, pinned).unwrap();
-    assert_eq!(plans.len(), 1);
-    plans.remove(0)
-}
-
-fn gone(plan: &CachePlan) -> Vec<(u8, Why)> {
-    plan.expired.iter().map(|path| (path.hash.as_bytes()[0], path.why)).collect()
-}
-
-fn reviewed(plan: &CachePlan) -> Vec<u8> {
-    plan.review().map(|path| path.unwrap().hash.as_bytes()[0]).collect()
+fn reviewed(plan: &CachePlan) -> Vec<u16> {
+    plan.review().map(|path| number(&path.unwrap().hash)).collect()
 }
 
 #[test]
@@ -82,8 +46,7 @@ fn nothing_goes_without_a_rule_or_in_time() {
     let dir = tempfile::tempdir().unwrap();
     let house = house(dir.path());
     publish(&house.cache("team").unwrap(), 1, &[]);
-    let no_pins = |_: &Cache| Ok(Vec::new());
-    assert!(house.plan_retention(&Defaults::default(), u64::MAX, no_pins).unwrap().is_empty());
+    assert!(plan_sparing(&house, &Defaults::default(), u64::MAX, u64::MAX, &[]).is_none());
     let plan = plan(&house, &MONTH, now() + 29 * DAY, &[]);
     assert!(plan.expired.is_empty());
     assert_eq!((plan.kept.paths, plan.pinned.paths), (1, 0));
@@ -100,7 +63,7 @@ fn what_is_unused_goes_with_what_only_it_needs_and_a_pin_holds_a_closure() {
     publish(&cache, 3, &[99]);
     let later = now() + 31 * DAY;
     let all = plan(&house, &MONTH, later, &[]);
-    let order: Vec<u8> = gone(&all).iter().map(|(number, _)| *number).collect();
+    let order: Vec<u16> = gone(&all).iter().map(|(number, _)| *number).collect();
     let place = |number| order.iter().position(|gone| *gone == number).unwrap();
     assert!(order.len() == 3 && place(2) < place(1), "what refers goes first: {order:?}");
     let first = &all.expired[place(2)];
@@ -128,7 +91,7 @@ fn what_was_used_stays_wherever_it_comes_among_the_others() {
         house.store().remember(&use_of_one, &later.to_be_bytes()).unwrap();
     }
     let plan = plan(&house, &MONTH, later, &[]);
-    let mut gone: Vec<u8> = gone(&plan).into_iter().map(|(number, _)| number).collect();
+    let mut gone: Vec<u16> = gone(&plan).into_iter().map(|(number, _)| number).collect();
     gone.sort_unstable();
     assert_eq!(gone, [2, 3, 4, 6, 7, 8]);
 }
@@ -148,6 +111,31 @@ fn the_rules_of_a_cache_come_before_the_defaults() {
     assert_eq!(gone(&plan(&house, &MONTH, now() + 41 * DAY, &[])), [(1, Why::Old)]);
     let small = Defaults { max_size: Some(1), ..MONTH };
     assert_eq!(gone(&plan(&house, &small, now(), &[])), [(1, Why::Space)]);
+}
+
+#[test]
+fn what_is_fresh_goes_for_being_unused_at_most() {
+    let dir = tempfile::tempdir().unwrap();
+    let house = house(dir.path());
+    let cache = house.cache("team").unwrap();
+    (1..=4).for_each(|number| publish(&cache, number, if number == 3 { &[1] } else { &[] }));
+    let later = now() + 1000 * DAY;
+    cache.narinfo(hash(3)).unwrap().unwrap();
+    house.flush_accesses().unwrap();
+    let uses = house.store().scan_derived(b"used/", None, 9).unwrap();
+    let (use_of_it, _) = uses.iter().find(|(key, _)| key.ends_with(hash(3).as_bytes())).unwrap();
+    house.store().remember(use_of_it, &later.to_be_bytes()).unwrap();
+    let gone_by = |rules: Defaults| {
+        let plan = plan_sparing(&house, &rules, later + DAY, later, &[]).unwrap();
+        let mut gone = gone(&plan);
+        gone.sort_unstable_by_key(|(number, _)| *number);
+        gone
+    };
+    let none = Defaults::default();
+    assert_eq!(gone_by(Defaults { max_age: Some(1), ..none }), [2, 4].map(|at| (at, Why::Old)));
+    assert_eq!(gone_by(Defaults { max_size: Some(1), ..none }), [2, 4].map(|at| (at, Why::Space)));
+    let unused = gone_by(Defaults { retention: Some(1), ..none });
+    assert_eq!(unused, [1, 2, 3, 4].map(|at| (at, Why::Unused)));
 }
 
 #[test]
@@ -204,8 +192,8 @@ fn a_narinfo_told_from_memory_counts() {
 
 #[test]
 fn a_review_spares_what_was_used_or_pushed_since_and_its_closure() {
-    let dir = tempfile::tempdir().unwrap();
-    let house = house(dir.path());
+    let (dir, clock) = (tempfile::tempdir().unwrap(), ManualClock::at(now()));
+    let house = house_at(dir.path(), clock.clone().into());
     let cache = house.cache("team").unwrap();
     publish(&cache, 1, &[]);
     publish(&cache, 2, &[1]);
@@ -213,6 +201,7 @@ fn a_review_spares_what_was_used_or_pushed_since_and_its_closure() {
     publish(&cache, 4, &[]);
     publish(&cache, 5, &[4]);
     publish(&cache, 6, &[]);
+    clock.advance(Duration::from_secs(1));
     let plan = plan(&house, &MONTH, now() + 31 * DAY, &[]);
     assert_eq!(plan.expired.len(), 6);
     assert_eq!(reviewed(&plan).len(), 6);
@@ -260,74 +249,7 @@ fn uses_of_paths_that_are_gone_are_forgotten() {
     }
     plan(&house, &MONTH, now(), &[]);
     let left = house.store().scan_derived(b"used/", None, 100).unwrap();
-    let left: Vec<u8> = left.iter().map(|(key, _)| key[9]).collect();
+    let left: Vec<u16> =
+        left.iter().map(|(key, _)| u16::from_be_bytes([key[9], key[10]])).collect();
     assert_eq!(left, [1, 3]);
-}
-
-/// Everything goes that nothing holds, at once.
-fn collect(house: &Storehouse, dry_run: bool) -> GcReport {
-    let defaults = Defaults { max_size: Some(1), ..Defaults::default() };
-    // What is used in the very second of the plan is spared.
-    std::thread::sleep(Duration::from_millis(1100));
-    let options = GcOptions { defaults, grace: Duration::ZERO, dry_run, ..GcOptions::default() };
-    house.collect(&options, &mut |_| ()).unwrap().unwrap()
-}
-
-fn is_there(cache: &Cache, number: u8) -> bool {
-    cache.narinfo(hash(number)).unwrap().is_some()
-}
-
-fn pin(cache: &Cache, number: u8) {
-    let request = PinRequest {
-        path: format!("{}-p{number}", hash(number)).parse().unwrap(),
-        revisions: None,
-        until: None,
-        with_sources: false,
-        created_by: String::new(),
-    };
-    cache.add_pin(&"release".parse().unwrap(), &request).unwrap();
-}
-
-#[test]
-fn a_collection_takes_what_no_pin_holds_and_a_dry_run_says_what() {
-    let dir = tempfile::tempdir().unwrap();
-    let house = house(dir.path());
-    let cache = house.cache("team").unwrap();
-    publish(&cache, 1, &[]);
-    publish(&cache, 2, &[2, 1]);
-    publish(&cache, 3, &[1]);
-    publish(&cache, 4, &[]);
-    pin(&cache, 2);
-    let planned = collect(&house, true);
-    assert!((1..=4).all(|number| is_there(&cache, number)));
-    let done = collect(&house, false);
-    assert_eq!((planned.paths(), planned.paths_size()), (2, done.paths_size()));
-    assert_eq!(done.caches, planned.caches);
-    assert!(done.swept.packs > 0 && !done.blocked && done.lost == 0, "{done:?}");
-    assert_eq!([1, 2, 3, 4].map(|number| is_there(&cache, number)), [true, true, false, false]);
-    publish(&cache, 3, &[1]);
-    assert!(is_there(&cache, 3));
-    cache.remove_pin(&"release".parse().unwrap()).unwrap();
-    assert_eq!(collect(&house, false).paths(), 3);
-    // After a restart, and from the packs alone.
-    drop((cache, house));
-    std::fs::remove_dir_all(dir.path().join("index")).unwrap();
-    let house = open(dir.path());
-    let cache = house.cache("team").unwrap();
-    assert!((1..=4).all(|number| !is_there(&cache, number)));
-}
-
-#[test]
-fn a_destroyed_cache_can_be_restored_until_its_grace_is_over() {
-    let dir = tempfile::tempdir().unwrap();
-    let house = house(dir.path());
-    let name = "team".parse().unwrap();
-    publish(&house.cache("team").unwrap(), 1, &[]);
-    house.destroy_cache(&name).unwrap();
-    house.collect(&GcOptions::default(), &mut |_| ()).unwrap().unwrap();
-    assert!(is_there(&house.restore_cache(&name).unwrap(), 1));
-    house.destroy_cache(&name).unwrap();
-    let report = collect(&house, false);
-    assert!(report.caches[0].destroyed && report.paths() == 1, "{report:?}");
-    assert!(!is_there(&house.restore_cache(&name).unwrap(), 1));
 }

@@ -168,6 +168,9 @@ fn described(report: &GcReport) -> String {
     if report.nars > 0 {
         lines.push(format!("{} uploaded NARs without a path {goes}", report.nars));
     }
+    if report.files > 0 {
+        lines.push(format!("{} logs and other files of what is gone {goes}", report.files));
+    }
     let used = &report.packs;
     lines.push(format!(
         "{}: {} of {} needed",

@@ -1,16 +1,18 @@
 //! The other files that clients keep in a cache: build logs, debug info, realisations. They are
-//! given back as they came.
+//! given back as they came, for as long as there is what they are about ([`crate::gc`]).
 
 use std::sync::Arc;
 
 use castore::tree::{ChunkRef, Node};
 use castore::{Expected, Store, StoreError, Transaction};
+use nix_compat::nixhash::Sha256;
+use nix_compat::store_path::StorePathHash;
 use prost::Message;
 
-use super::nars::Source;
+use super::nars::{NarName, Source};
 use super::{Cache, CacheError, Tag};
 use crate::nar::NarError;
-use crate::records::{FileRecord, RecordError, decode, digest, file_key};
+use crate::records::{FileRecord, RecordError, decode, digest, file_key, hash_part};
 
 /// The path of such a file below the cache: one of the folders Nix uses, and a plain name in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +46,48 @@ impl FileName {
     /// The path.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// What a file is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum About {
+    /// The derivation that a log is of.
+    Derivation(StorePathHash),
+    /// The path that a realisation names.
+    Path(StorePathHash),
+    /// The NAR that debug info lies in.
+    Nar(Sha256),
+}
+
+impl About {
+    /// What the file of that name is about, if that is known.
+    pub(crate) fn of(name: &str, record: &FileRecord) -> Option<Self> {
+        if let Some(derivation) = name.strip_prefix("log/") {
+            return hash_part(derivation).map(Self::Derivation);
+        }
+        let path = <[u8; 20]>::try_from(&record.about[..]).map(|hash| Self::Path(hash.into()));
+        let nar = || <[u8; 32]>::try_from(&record.about[..]).map(|hash| Self::Nar(hash.into()));
+        path.or_else(|_| nar()).ok()
+    }
+
+    /// What the contents of a file say that it is about, as its record keeps it; nothing where they
+    /// are not what Nix writes.
+    fn read(name: &FileName, body: &[u8]) -> Vec<u8> {
+        let folder = name.as_str().split('/').next().unwrap_or_default();
+        let field = match folder {
+            "realisations" | "build-trace-v2" => "outPath",
+            "debuginfo" => "archive",
+            _ => return Vec::new(),
+        };
+        let contents = serde_json::from_slice(body).unwrap_or(serde_json::Value::Null);
+        let named = contents[field].as_str().unwrap_or_default();
+        let base_name = named.rsplit('/').next().unwrap_or_default();
+        let about = match folder {
+            "debuginfo" => base_name.parse().ok().map(|nar: NarName| nar.hash.as_bytes().to_vec()),
+            _ => hash_part(base_name).map(|hash| hash.as_bytes().to_vec()),
+        };
+        about.unwrap_or_default()
     }
 }
 
@@ -120,6 +164,8 @@ impl Cache {
             size,
             content_type: content_type.to_owned(),
             content_encoding: content_encoding.to_owned(),
+            uploaded: self.store.now(),
+            about: About::read(name, body),
         };
         let Source { since, flight } = Source::of(&uploaded);
         self.store.commit_secured(&uploaded.tree, None, since, flight.as_deref(), || {

@@ -33,13 +33,14 @@ use nix_compat::store_path::{StoreDir, StorePathHash};
 pub use chunks::ChunkRecords;
 pub use copies::Copies;
 pub use deletion::{Deleted, Deletion, DeletionError, DeletionPlan, DoomedPath, KeptPath, KeptWhy};
+pub(crate) use files::About;
 pub use files::{FileName, StoredFile};
 pub use keys::CacheKey;
 pub use listing::Listing;
 pub use name::{CacheName, InvalidCacheName};
 pub use nars::{NarFile, NarName, NarUploadError, UploadedNar};
 pub use paths::{ListedPath, PathInfo};
-pub use pins::{PINS, Pin, PinError, PinName, PinReport, PinRequest, PinRevision};
+pub use pins::{Pin, PinError, PinName, PinReport, PinRequest, PinRevision};
 pub use profiles::{InvalidProfile, Profile};
 pub use publish::PublishError;
 pub use push::{PushError, PushOutcome, PushedPath, Pusher, Verified};
@@ -54,7 +55,6 @@ use crate::accesses::Accesses;
 use crate::broken::Broken;
 use crate::nar::{NarError, ZstdPlan};
 use crate::records::{CacheRecord, PathRecord, RecordError};
-use crate::storehouse::now;
 
 use keys::Signers;
 use rendered::RenderedNarinfos;
@@ -97,6 +97,8 @@ pub struct Cache {
     max_size: Option<u64>,
     created: u64,
     destroyed: Option<u64>,
+    restored: u64,
+    buried: bool,
     /// Rendered narinfos, and what is known not to be there.
     narinfos: Arc<RenderedNarinfos>,
     /// How NARs that were served lately are put together.
@@ -128,7 +130,7 @@ impl Cache {
     ) -> Result<Self, RecordError> {
         let settings = CacheSettings::of_record(&format!("cache {name}"), record)?;
         let narinfos = before.map(|before| before.narinfos.clone());
-        let shared = store.is_shared();
+        let narinfos = narinfos.unwrap_or_else(|| Arc::new(RenderedNarinfos::new(&store)));
         let plans = before.map(|before| before.plans.clone());
         Ok(Self {
             store,
@@ -145,7 +147,9 @@ impl Cache {
             max_size: settings.max_size,
             created: record.created,
             destroyed: record.destroyed,
-            narinfos: narinfos.unwrap_or_else(|| Arc::new(RenderedNarinfos::new(shared))),
+            restored: record.restored,
+            buried: record.buried,
+            narinfos,
             plans: plans
                 .unwrap_or_else(|| Arc::new(Plans::with_weighter(1000, PLAN_CACHE, PlanWeight))),
             accesses,
@@ -224,6 +228,11 @@ impl Cache {
         self.destroyed
     }
 
+    /// Whether garbage collection has begun to remove what is left of it, and not come to the end.
+    pub(crate) fn is_being_buried(&self) -> bool {
+        self.buried
+    }
+
     /// Its key pairs, newest first; also those that do not sign any more.
     pub fn keys(&self) -> &[CacheKey] {
         &self.keys
@@ -231,7 +240,7 @@ impl Cache {
 
     /// The keys its signatures verify with, newest first.
     pub fn public_keys(&self) -> impl Iterator<Item = VerifyingKey> {
-        Signers::at(now(), &self.keys)
+        Signers::at(self.store.now(), &self.keys)
             .keys()
             .map(|key| key.verifying_key())
             .collect::<Vec<_>>()

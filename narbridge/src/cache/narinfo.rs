@@ -16,7 +16,6 @@ use super::rendered::{Basis, Rendered, SentNarinfo};
 use super::{Cache, CacheError, nar_url};
 use crate::compression::Compression;
 use crate::records::{PathRecord, RecordError, digest, sha256, signature_key};
-use crate::storehouse::now;
 
 impl Cache {
     /// The narinfo of a path, as it is sent; `None` when the cache does not have it.
@@ -58,7 +57,7 @@ impl Cache {
         let url_hash = sha256(&record.name, &record.nar_hash)?;
         let url = nar_url(url_hash);
         let mut narinfo = to_narinfo(hash, &record, &url)?;
-        let signers = Signers::at(now(), &self.keys);
+        let signers = Signers::at(self.store.now(), &self.keys);
         let signatures = self.signatures(hash, sequence, &signers, &narinfo, &tree)?;
         for signature in signatures.nar {
             // An uploader may have sent back what this cache signed before.

@@ -22,7 +22,6 @@ use crate::nar::{
 use crate::records::{
     NarRecord, RecordError, broken_key, decode, digest, nar_key, nar_sender_key, sha256,
 };
-use crate::storehouse::now;
 
 /// The file name of a NAR: `<sha256 in nix32>.nar`, with a suffix for its compression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,7 +184,7 @@ impl Cache {
             let key = nar_key(self.number, name.hash);
             transaction.put(
                 key,
-                uploaded.to_record(now(), false).encode_to_vec(),
+                uploaded.to_record(self.store.now(), false).encode_to_vec(),
                 Expected::Anything,
             );
             if let Some(subject) = blind {

@@ -14,7 +14,6 @@ use super::nars::{Source, UploadedNar};
 use super::{Cache, CacheError, NarName};
 use crate::compression::Compression;
 use crate::records::{PathRecord, broken_key, decode, nar_key, path_key};
-use crate::storehouse::now;
 
 /// Why a narinfo was not accepted. The message starts with the field that is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +41,15 @@ impl From<StoreError> for PublishError {
     }
 }
 
+/// Who publishes a path.
+#[derive(Clone, Copy)]
+pub(super) struct Uploader<'a> {
+    /// Subject of the token; empty if unknown.
+    pub subject: &'a str,
+    /// Whether it may not read the cache.
+    pub blind: bool,
+}
+
 pub(super) fn wrong(field: &'static str, why: impl Into<String>) -> PublishError {
     PublishError::Field { field, why: why.into() }
 }
@@ -63,7 +71,8 @@ impl Cache {
         let nar = self.check_nar(&narinfo, blind)?;
         self.check_content_address(&narinfo, nar.nar_hash)?;
 
-        self.record(&narinfo, &nar, blind.unwrap_or_default())?;
+        let uploader = Uploader { subject: blind.unwrap_or_default(), blind: blind.is_some() };
+        self.record(&narinfo, &nar, uploader)?;
         Ok(())
     }
 
@@ -73,7 +82,7 @@ impl Cache {
         &self,
         info: &NarInfo<'_>,
         nar: &UploadedNar,
-        uploader: &str,
+        uploader: Uploader<'_>,
     ) -> Result<u64, PublishError> {
         let lost =
             || Err(CacheError::from(StoreError::Io(std::io::ErrorKind::Other.into())).into());
@@ -83,7 +92,7 @@ impl Cache {
     /// The same for many paths with one write. Each happens or not by itself.
     pub(super) fn record_all(
         &self,
-        paths: Vec<(&NarInfo<'_>, &UploadedNar, &str)>,
+        paths: Vec<(&NarInfo<'_>, &UploadedNar, Uploader<'_>)>,
     ) -> Vec<Result<u64, PublishError>> {
         let mut outcomes: Vec<Option<Result<u64, PublishError>>> =
             paths.iter().map(|_| None).collect();
@@ -103,7 +112,7 @@ impl Cache {
                         let why = "one of them was deleted or collected just now: push it again";
                         return Err(wrong("References", why));
                     }
-                    self.transaction(info, nar, uploader, &here)
+                    self.transaction(info, nar, *uploader, &here)
                 });
                 match prepared {
                     Ok((transaction, file_size)) => {
@@ -113,9 +122,17 @@ impl Cache {
                     Err(error) => outcomes[index] = Some(Err(error)),
                 }
             }
-            for ((index, file_size), done) in
-                at.into_iter().zip(self.store.commit_all(transactions))
-            {
+            // What these refer to is in use, and nobody removes it between this and the commit.
+            let deciding = self.decide_among_others();
+            let relied_on = at.iter().flat_map(|(index, _)| others(paths[*index].0));
+            let relied_on: Vec<_> = relied_on.map(StorePath::hash).collect();
+            if let Err(error) = self.accesses.note_relied_on(self.number, &relied_on) {
+                // It is noted here in any case.
+                tracing::warn!(%error, "other servers do not know yet which paths are in use");
+            }
+            let done = self.store.commit_all(transactions);
+            drop(deciding);
+            for ((index, file_size), done) in at.into_iter().zip(done) {
                 outcomes[index] = match done {
                     Ok(_) => {
                         self.broken.mended(&paths[index].1.tree);
@@ -137,7 +154,7 @@ impl Cache {
 
     /// The keys of the paths that this one refers to, as far as the cache has them.
     fn references_here(&self, info: &NarInfo<'_>) -> Result<Vec<Vec<u8>>, PublishError> {
-        let others = info.references.iter().filter(|other| **other != info.store_path);
+        let others = others(info);
         let keys: Vec<_> = others.map(|other| path_key(self.number, other.hash())).collect();
         let here = self.store.facts_exist(&keys)?;
         Ok(keys.into_iter().zip(here).filter_map(|(key, here)| here.then_some(key)).collect())
@@ -149,7 +166,7 @@ impl Cache {
         &self,
         info: &NarInfo<'_>,
         nar: &UploadedNar,
-        uploader: &str,
+        uploader: Uploader<'_>,
         references: &[Vec<u8>],
     ) -> Result<(Transaction, u64), PublishError> {
         check_signatures(info)?;
@@ -167,8 +184,9 @@ impl Cache {
             signatures: info.signatures.iter().map(|s| s.to_string()).collect(),
             ca: info.ca.as_ref().map(|ca| ca.to_string()).unwrap_or_default(),
             file_size: self.zstd_len(nar)?,
-            uploaded: now(),
-            uploader: uploader.to_owned(),
+            uploaded: self.store.now(),
+            uploader: uploader.subject.to_owned(),
+            blind: uploader.blind,
         };
         let by_nar_hash =
             UploadedNar { compression: Compression::None, file_size: nar.nar_size, ..nar.clone() };
@@ -189,7 +207,7 @@ impl Cache {
         transaction.put(key, record.encode_to_vec(), expected);
         transaction.put(
             nar_key(self.number, nar.nar_hash),
-            by_nar_hash.to_record(now(), true).encode_to_vec(),
+            by_nar_hash.to_record(self.store.now(), true).encode_to_vec(),
             Expected::Anything,
         );
         if self.broken.may_have(&nar.tree) {
@@ -277,6 +295,11 @@ impl Cache {
         let plan = self.zstd_plan(&nar.tree, &tree).map_err(CacheError::from)?;
         Ok(plan.total_len())
     }
+}
+
+/// What a path refers to beside itself.
+fn others<'a>(info: &'a NarInfo<'_>) -> impl Iterator<Item = &'a StorePath> {
+    info.references.iter().filter(|other| **other != info.store_path)
 }
 
 fn base_names(references: &[StorePath]) -> Vec<String> {

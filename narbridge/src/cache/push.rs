@@ -5,7 +5,6 @@
 //! one who may not learns only of what was pushed under the same name.
 
 use std::io::Read;
-use std::sync::PoisonError;
 
 use castore::tree::ChunkRef;
 use castore::{Assembly, AssemblyError, Cause, Digest, Holder, IntakeError, Kind, StoreError};
@@ -15,7 +14,7 @@ use nix_compat::store_path::StorePathHash;
 use sha2::Digest as _;
 
 use super::nars::{Source, UploadedNar};
-use super::publish::{check_signatures, wrong};
+use super::publish::{Uploader, check_signatures, wrong};
 use super::{Cache, CacheError, PublishError};
 use crate::compression::Compression;
 use crate::nar::Walk;
@@ -32,6 +31,12 @@ pub struct Pusher {
     pub subject: String,
     /// Whether the pusher may read the cache.
     pub reads: bool,
+}
+
+impl Pusher {
+    pub(super) fn uploader(&self) -> Uploader<'_> {
+        Uploader { subject: &self.subject, blind: !self.reads }
+    }
 }
 
 /// What became of a path.
@@ -57,6 +62,13 @@ pub struct Verified {
     info: NarInfo<'static>,
     nar: UploadedNar,
     subject: String,
+    blind: bool,
+}
+
+impl Verified {
+    fn uploader(&self) -> Uploader<'_> {
+        Uploader { subject: &self.subject, blind: self.blind }
+    }
 }
 
 /// Why a push went wrong.
@@ -100,9 +112,8 @@ impl Cache {
         hashes: Vec<StorePathHash>,
         pusher: &Pusher,
     ) -> Result<Vec<StorePathHash>, CacheError> {
-        let mut missing = Vec::new();
-        let deciding = self.accesses.deciding.read();
-        let _deciding = deciding.unwrap_or_else(PoisonError::into_inner);
+        let (mut missing, mut told) = (Vec::new(), Vec::new());
+        let _deciding = self.decide_among_others();
         for hash in hashes {
             let known = match self.path_record(hash)? {
                 Some((_, record)) if pusher.reads || record.uploader == pusher.subject => {
@@ -113,11 +124,12 @@ impl Cache {
                 _ => false,
             };
             match known {
-                // Whoever has it relies on its being here from now on.
-                true => self.accesses.note(self.number, hash),
+                true => told.push(hash),
                 false => missing.push(hash),
             }
         }
+        // Whoever has them relies on their being here from now on.
+        self.accesses.note_relied_on(self.number, &told)?;
         Ok(missing)
     }
 
@@ -235,13 +247,13 @@ impl Cache {
         // What could still keep it from being published comes up before others build on it.
         check_signatures(&info)?;
         self.zstd_len(&nar)?;
-        let subject = pusher.subject.clone();
-        Ok(PushOutcome::Verified(Box::new(Verified { info, nar, subject })))
+        let (subject, blind) = (pusher.subject.clone(), !pusher.reads);
+        Ok(PushOutcome::Verified(Box::new(Verified { info, nar, subject, blind })))
     }
 
     /// Makes paths durable and visible, all with one write. Blocks.
     pub fn publish_verified(&self, paths: &[Verified]) -> Vec<Result<(), PushError>> {
-        let records = paths.iter().map(|path| (&path.info, &path.nar, &path.subject[..])).collect();
+        let records = paths.iter().map(|path| (&path.info, &path.nar, path.uploader())).collect();
         self.record_all(records).into_iter().map(|done| Ok(done.map(drop)?)).collect()
     }
 

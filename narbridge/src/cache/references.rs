@@ -4,7 +4,7 @@
 //! 160 MB for a million paths that refer to ten others each. It is as the cache was while it was read,
 //! page by page: what is pushed meanwhile may be in it or not.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use nix_compat::store_path::StorePathHash;
 
@@ -147,6 +147,12 @@ impl References {
     /// The paths that refer to a path themselves, without itself.
     pub fn referrers_of(&self, path: StorePathHash) -> Vec<StorePathHash> {
         self.beside(path, |node| node.from.of(&self.from))
+    }
+
+    /// Whether any of these refers to another of them.
+    pub(super) fn refer_to_each_other(&self, paths: impl Iterator<Item = StorePathHash>) -> bool {
+        let paths: HashSet<StorePathHash> = paths.collect();
+        paths.iter().any(|path| self.of(*path).iter().any(|to| paths.contains(to)))
     }
 
     /// These paths and all that they refer to, directly or not; what the cache does not have is

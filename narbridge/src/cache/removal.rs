@@ -13,38 +13,54 @@ const AT_ONCE: usize = 256;
 impl Cache {
     /// Removes paths, each with the sequence number of the fact that was read, and each once. For
     /// each whether that happened: `false` says that somebody pushed or removed it meanwhile, and
-    /// that it is as they left it. Blocks.
-    ///
-    /// With `untouched` also none goes once that topic has been touched after that sequence number.
+    /// that it is as they left it; or that somebody pinned something after `pins`
+    /// ([`Cache::last_pinned`]), and then it is so of all that follow. Blocks.
     pub fn remove_paths(
         &self,
         paths: &[(StorePathHash, u64)],
-        untouched: Option<(&'static str, u64)>,
+        pins: u64,
     ) -> Result<Vec<bool>, CacheError> {
         let mut removed = Vec::with_capacity(paths.len());
         for batch in paths.chunks(AT_ONCE) {
-            let transactions = batch.iter().map(|(hash, sequence)| {
-                let mut transaction = Transaction::default();
-                transaction.remove(path_key(self.number, *hash), Expected::Since(*sequence));
-                for key in [signature_key, profile_key, used_key] {
-                    transaction.derive(&key(self.number, *hash), None);
-                }
-                if let Some((topic, since)) = untouched {
-                    transaction.untouched(topic, since);
-                }
-                transaction
-            });
+            let transactions = batch.iter().map(|path| self.removal(&[*path], pins));
             let outcomes = self.store.commit_all(transactions.collect());
             // Also where it is not known what became of it.
             batch.iter().for_each(|(hash, _)| self.forget_narinfo(*hash));
             for outcome in outcomes {
-                removed.push(match outcome {
-                    Ok(_) => true,
-                    Err(CommitError::Conflict) => false,
-                    Err(error) => return Err(StoreError::from(error).into()),
-                });
+                removed.push(happened(outcome)?);
             }
         }
         Ok(removed)
+    }
+
+    /// The same, but all of them or none. Blocks.
+    pub(crate) fn remove_together(
+        &self,
+        paths: &[(StorePathHash, u64)],
+        pins: u64,
+    ) -> Result<bool, CacheError> {
+        let outcome = self.store.commit(self.removal(paths, pins));
+        paths.iter().for_each(|(hash, _)| self.forget_narinfo(*hash));
+        happened(outcome)
+    }
+
+    fn removal(&self, paths: &[(StorePathHash, u64)], pins: u64) -> Transaction {
+        let mut transaction = Transaction::default();
+        for (hash, sequence) in paths {
+            transaction.remove(path_key(self.number, *hash), Expected::Since(*sequence));
+            for key in [signature_key, profile_key, used_key] {
+                transaction.derive(&key(self.number, *hash), None);
+            }
+        }
+        transaction.untouched(self.pins_topic(), pins);
+        transaction
+    }
+}
+
+fn happened(outcome: Result<u64, CommitError>) -> Result<bool, CacheError> {
+    match outcome {
+        Ok(_) => Ok(true),
+        Err(CommitError::Conflict) => Ok(false),
+        Err(error) => Err(StoreError::from(error).into()),
     }
 }

@@ -12,6 +12,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use castore::{Clock, Store};
 use nix_compat::store_path::StorePathHash;
 use quick_cache::sync::GuardResult;
 
@@ -75,16 +76,17 @@ pub(super) struct RenderedNarinfos {
     inner: quick_cache::sync::Cache<StorePathHash, Rendered, Weight>,
     /// Whether other processes publish to the same cache.
     shared: bool,
+    clock: Clock,
 }
 
 impl RenderedNarinfos {
-    pub(super) fn new(shared: bool) -> Self {
+    pub(super) fn new(store: &Store) -> Self {
         let inner = quick_cache::sync::Cache::with_weighter(20_000, CAPACITY, Weight);
-        Self { inner, shared }
+        Self { inner, shared: store.is_shared(), clock: store.clock().clone() }
     }
 
     fn is_good(&self, rendered: &Rendered, basis: Basis) -> bool {
-        let in_time = || rendered.until.is_none_or(|until| crate::storehouse::now() < until);
+        let in_time = || rendered.until.is_none_or(|until| self.clock.now() < until);
         let fresh = || rendered.narinfo.is_some() && rendered.rendered.elapsed() < FRESH;
         rendered.basis == basis && in_time() && (!self.shared || fresh())
     }

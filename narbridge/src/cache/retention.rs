@@ -1,7 +1,7 @@
 //! What retention has to know of a cache's paths.
 
 use std::iter::Peekable;
-use std::sync::{PoisonError, RwLockWriteGuard};
+use std::sync::{PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
 use castore::{Store, StoreError};
 use nix_compat::store_path::StorePathHash;
@@ -27,8 +27,14 @@ impl Cache {
         Ok(self.accesses.last(self.number, hash)? >= Some(planned_at))
     }
 
-    /// Keeps pushers from being told that a path is there, for as long as this is held: to be held between
-    /// the last look at whether a path is used, and its removal.
+    /// To be held by who tells pushers that paths are there, or publishes what refers to them, until that is
+    /// noted and done.
+    pub(super) fn decide_among_others(&self) -> RwLockReadGuard<'_, ()> {
+        self.accesses.deciding.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps these waiting, for as long as this is held: to be held between the last look at whether a path
+    /// is used, and its removal.
     pub(crate) fn decide_alone(&self) -> RwLockWriteGuard<'_, ()> {
         self.accesses.deciding.write().unwrap_or_else(PoisonError::into_inner)
     }
@@ -40,8 +46,10 @@ impl Cache {
     }
 
     /// All paths, with their last uses as they are written. What was used before `used_since` is not
-    /// known. Uses of paths that are gone are forgotten on the way. Blocks.
+    /// known, nor what would have been used while the cache was destroyed. Uses of paths that are gone are
+    /// forgotten on the way. Blocks.
     pub(crate) fn gather_paths(&self, used_since: u64) -> Result<Gathering, CacheError> {
+        let used_since = used_since.max(self.restored);
         let mut paths = Gathering::default();
         let mut uses = Uses::new(&self.store, self.number).peekable();
         let mut gone = Vec::new();

@@ -16,7 +16,7 @@ use nix_compat::store_path::StorePathHash;
 use prost::Message;
 
 use super::{Cache, CacheError};
-use crate::records::RecordError;
+use crate::records::{RecordError, hash_part};
 
 /// A question that cannot be answered.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +85,7 @@ impl Cache {
         };
         let damaged = || RecordError::new(format!("path {hash}"), "its narinfo is not one");
         let references = field("References").unwrap_or_default().split_terminator(' ');
-        let references = references.map(|name| name.get(..32)?.parse().ok());
+        let references = references.map(hash_part);
         let references = references.collect::<Option<_>>().ok_or_else(damaged)?;
         if trees {
             let tree = field(TREE_FIELD).and_then(|tree| tree.parse().ok()).ok_or_else(damaged)?;

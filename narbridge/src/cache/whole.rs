@@ -78,7 +78,7 @@ impl Cache {
             file_size: ingested.nar_size,
             source: Source::of(&ingested.uploaded),
         };
-        let file_size = self.record(info, &nar, &pusher.subject)?;
+        let file_size = self.record(info, &nar, pusher.uploader())?;
         let castore::Uploaded { plain, known, .. } = ingested.uploaded;
         Ok(PublishedNar { plain, known, file_size })
     }

@@ -1,22 +1,28 @@
-//! Removing paths that the rules of their caches no longer keep, and what is left of destroyed caches.
+//! Removing paths that the rules of their caches no longer keep.
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use castore::{Expected, StoreError, Transaction};
+use castore::Cause;
 use granary_api::gc::CacheReport;
 use nix_compat::store_path::StorePathHash;
 
 use super::report::GcReport;
 use super::{GcOptions, GcStep};
-use crate::cache::{Cache, PINS};
-use crate::records::{file_prefix, nar_prefix, path_prefix, pin_prefix, sent_prefix};
-use crate::retention::{CachePlan, Why};
-use crate::storehouse::{CACHES, Storehouse, StorehouseError, now};
+use crate::cache::{Cache, CacheError};
+use crate::retention::{CachePlan, Expired, Review, Terms, Why};
+use crate::storehouse::{Storehouse, StorehouseError};
 
 /// Paths that are removed with one write.
 const AT_ONCE: usize = 256;
+
+/// For how long what was uploaded or asked for goes neither for its age nor for space, unless the grace
+/// period is shorter: that long a push may take which found it there.
+const FRESH: Duration = Duration::from_secs(3600);
+
+/// How often a cache is planned anew because something was pinned while its paths were removed.
+const ATTEMPTS: usize = 5;
 
 /// What a dry run takes for removed. Where things are removed really it is empty.
 #[derive(Default)]
@@ -25,103 +31,95 @@ pub(super) struct Gone {
     pub paths: HashSet<(u32, StorePathHash)>,
     /// The keys of NARs.
     pub nars: HashSet<Vec<u8>>,
+    /// The keys of logs, debug info and realisations.
+    pub files: HashSet<Vec<u8>>,
     /// The numbers of caches that go as a whole.
     pub caches: HashSet<u32>,
 }
 
+/// Why removing paths ended.
+#[derive(PartialEq, Eq)]
+enum Ended {
+    /// Everything that was to go is gone, or has come to use again.
+    Done,
+    /// Something was pinned meanwhile.
+    Pinned,
+}
+
 impl Storehouse {
+    /// Removes paths from all caches. What a dry run takes for gone is.
     pub(super) fn expire(
         &self,
         options: &GcOptions<'_>,
+        gone: &mut Gone,
         report: &mut GcReport,
         progress: &mut dyn FnMut(GcStep),
-    ) -> Result<Gone, StorehouseError> {
-        let mut gone = Gone::default();
-        let due = Self::due(options);
-        let caches = self.store().last_touched(CACHES)?;
-        let destroyed = |cache: &Arc<Cache>| cache.destroyed().is_some_and(|when| when <= due);
-        for cache in self.caches().into_iter().filter(destroyed) {
-            let mut buried = CacheReport { name: cache.name().to_string(), ..Default::default() };
-            buried.destroyed = true;
-            self.bury(&cache, caches, options, &mut buried)?;
-            if options.dry_run {
-                gone.caches.insert(cache.number());
+    ) -> Result<(), StorehouseError> {
+        for cache in self.caches() {
+            options.go_on()?;
+            let mut of_cache = CacheReport { name: cache.name().to_string(), ..Default::default() };
+            let expired = self.expire_paths(&cache, options, gone, &mut of_cache, progress);
+            // It has rules, or there was something to do.
+            if of_cache.kept + of_cache.gone() > 0 {
+                report.caches.push(of_cache);
             }
-            // One that was emptied by an earlier run is not worth a word.
-            if buried.for_space > 0 {
-                report.caches.push(buried);
-            }
+            expired?;
         }
-        // Before the pins are read: who pins later is noticed when it comes to removing.
-        let pins = self.store().last_touched(PINS)?;
-        let pinned = |cache: &Cache| Ok(cache.pinned_roots(now())?);
-        for plan in self.plan_retention(&options.defaults, now(), pinned)? {
-            let mut expired = CacheReport {
-                name: plan.cache.name().to_string(),
-                kept: plan.kept.paths,
-                kept_size: plan.kept.size,
-                pinned: plan.pinned.paths,
-                ..Default::default()
-            };
-            if options.dry_run {
-                for path in &plan.expired {
-                    count(&mut expired, path.why, path.file_size);
-                    gone.paths.insert((plan.cache.number(), path.hash));
-                }
-            } else {
-                remove(&plan, pins, options, &mut expired, progress)?;
-            }
-            report.caches.push(expired);
-        }
-        Ok(gone)
+        Ok(())
     }
 
-    /// Removes everything of a cache that was destroyed, unless caches were changed since they were looked at.
-    fn bury(
+    fn expire_paths(
         &self,
-        cache: &Cache,
-        caches: u64,
+        cache: &Arc<Cache>,
         options: &GcOptions<'_>,
+        gone: &mut Gone,
         report: &mut CacheReport,
+        progress: &mut dyn FnMut(GcStep),
     ) -> Result<(), StorehouseError> {
-        let number = cache.number();
-        let prefixes = [path_prefix(number), nar_prefix(number), file_prefix(number)];
-        for (at, prefix) in
-            prefixes.into_iter().chain([sent_prefix(number), pin_prefix(number)]).enumerate()
-        {
-            let mut after: Option<Vec<u8>> = None;
-            loop {
-                let page = self.store().scan_facts(&prefix, after.as_deref(), AT_ONCE)?;
-                let Some((last, _)) = page.last() else { break };
-                after = Some(last.clone());
-                report.for_space += if at == 0 { page.len() as u64 } else { 0 };
-                if options.dry_run {
-                    continue;
+        if cache.destroyed().is_some() || options.defaults.of(cache).keep_all() {
+            return Ok(());
+        }
+        for _ in 0..ATTEMPTS {
+            let now = self.store().now();
+            let fresh = now.saturating_sub(FRESH.min(options.grace).as_secs());
+            let terms = Terms { defaults: &options.defaults, now, fresh };
+            // Before the pins are read: who pins later is noticed when it comes to removing.
+            let pins = cache.last_pinned()?;
+            let roots = match cache.pinned_roots(now) {
+                // It has said what is wrong. Other caches have nothing to do with it.
+                Err(CacheError::Store(error)) if error.cause() == Cause::Lost => return Ok(()),
+                roots => roots?,
+            };
+            let Some(plan) = self.plan_retention(cache, &terms, &roots)? else { return Ok(()) };
+            (report.kept, report.kept_size) = (plan.kept.paths, plan.kept.size);
+            (report.pinned, report.spared) = (plan.pinned.paths, 0);
+            if options.dry_run {
+                for path in &plan.expired {
+                    count(report, path);
+                    gone.paths.insert((cache.number(), path.hash));
                 }
-                let mut transaction = Transaction::default();
-                for (key, fact) in page {
-                    transaction.remove(key, Expected::Since(fact.sequence));
-                }
-                // It may have been restored: then nothing more of it goes.
-                transaction.untouched(CACHES, caches);
-                match self.store().commit(transaction) {
-                    Err(castore::CommitError::Conflict) => return Ok(()),
-                    removed => drop(removed.map_err(StoreError::from)?),
-                }
+                return Ok(());
+            }
+            if remove(&plan, pins, options, report, progress)? == Ended::Done {
+                return Ok(());
             }
         }
+        tracing::info!(
+            cache = %cache.name(),
+            "paths were pinned again and again while others were removed: the rest has to wait"
+        );
         Ok(())
     }
 }
 
-/// A path goes, for this reason.
-fn count(report: &mut CacheReport, why: Why, size: u64) {
-    match why {
+/// A path goes.
+fn count(report: &mut CacheReport, path: &Expired) {
+    match path.why {
         Why::Unused => report.unused += 1,
         Why::Old => report.old += 1,
         Why::Space => report.for_space += 1,
     }
-    report.gone_size += size;
+    report.gone_size += path.file_size;
 }
 
 fn remove(
@@ -130,30 +128,51 @@ fn remove(
     options: &GcOptions<'_>,
     report: &mut CacheReport,
     progress: &mut dyn FnMut(GcStep),
-) -> Result<(), StorehouseError> {
+) -> Result<Ended, StorehouseError> {
     let mut review = plan.review();
-    loop {
-        if options.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
-            break;
-        }
-        // Nobody is told of a path between the last look at it and its end.
+    let before = report.kept;
+    let mut ended = Ended::Done;
+    while ended == Ended::Done {
+        options.go_on()?;
+        // Nobody is told of a path, or publishes what refers to it, between the last look at it and its end.
         let _deciding = plan.cache.decide_alone();
         let batch: Vec<_> = review.by_ref().take(AT_ONCE).collect::<Result<_, _>>()?;
+        report.spared = review.spared();
+        report.kept = before + report.spared;
         if batch.is_empty() {
             break;
         }
         let facts: Vec<_> = batch.iter().map(|path| (path.hash, path.sequence)).collect();
-        let removed = plan.cache.remove_paths(&facts, Some((PINS, pins)))?;
-        for (path, removed) in batch.into_iter().zip(removed) {
-            if removed {
-                count(report, path.why, path.file_size);
-            } else {
-                review.spare(path.hash)?;
-            }
+        if plan.cache.remove_together(&facts, pins)? {
+            batch.into_iter().for_each(|path| count(report, path));
+        } else {
+            ended = remove_singly(plan, &mut review, &batch, pins, report)?;
         }
         progress(GcStep::Expiring(report.gone()));
     }
-    report.spared = review.spared();
-    report.kept += report.spared;
-    Ok(())
+    Ok(ended)
+}
+
+/// One of them was pushed again, by another server. It stays with what it refers to, of which more may be
+/// among these.
+fn remove_singly(
+    plan: &CachePlan,
+    review: &mut Review<'_>,
+    batch: &[&Expired],
+    pins: u64,
+    report: &mut CacheReport,
+) -> Result<Ended, StorehouseError> {
+    for path in batch {
+        if !review.still_goes(path)? {
+            continue;
+        }
+        if plan.cache.remove_together(&[(path.hash, path.sequence)], pins)? {
+            count(report, path);
+        } else if plan.cache.last_pinned()? != pins {
+            return Ok(Ended::Pinned);
+        } else {
+            review.spare(path.hash)?;
+        }
+    }
+    Ok(Ended::Done)
 }

@@ -1,14 +1,17 @@
 //! Garbage collection, from the rules of a cache down to the packs.
 //!
-//! 1. **Expire**: paths that the rules of their cache no longer keep, and everything of caches that were
-//!    destroyed, are removed from the facts ([`expire`]); then NARs that no path is made from ([`nars`]).
+//! 1. **Expire**: everything of caches that were destroyed ([`bury`]), and paths that the rules of their
+//!    cache no longer keep, are removed from the facts ([`expire`]); then NARs that no path is made from ([`nars`]),
+//!    and logs, debug info and realisations of what is gone ([`files`]).
 //! 2. **Mark** everything that facts name ([`mark`]).
 //! 3. **Sweep** packs that were condemned longer ago than the grace period, and **condemn** others
 //!    ([`castore::gc`]). Without a grace period both happen in one run.
 //!
 //! A run can be stopped, or killed, at any point; the next one goes on from what it finds.
 
+mod bury;
 mod expire;
+mod files;
 mod mark;
 mod nars;
 mod report;
@@ -20,8 +23,11 @@ use castore::gc::{Live, Pace, SweepOptions, Swept};
 
 pub use report::GcReport;
 
+use self::expire::Gone;
+use crate::accesses::seconds;
+use crate::records::COLLECTED;
 use crate::retention::Defaults;
-use crate::storehouse::{Storehouse, StorehouseError, now};
+use crate::storehouse::{Storehouse, StorehouseError};
 
 /// The share of what is kept that may lie around unneeded before packs are written anew.
 pub const MAX_UNNEEDED: f64 = 0.05;
@@ -56,6 +62,16 @@ impl Default for GcOptions<'_> {
     }
 }
 
+impl GcOptions<'_> {
+    /// Fails when the run is to end early.
+    fn go_on(&self) -> Result<(), StorehouseError> {
+        match self.stop {
+            Some(stop) if stop.load(Ordering::Relaxed) => Err(StorehouseError::Stopped),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// What a run is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GcStep {
@@ -70,7 +86,14 @@ pub enum GcStep {
 /// Ends when it is dropped.
 struct Alone<'a> {
     flag: &'a AtomicBool,
-    _held: castore::store::Exclusive,
+    held: castore::store::Exclusive,
+}
+
+impl Alone<'_> {
+    /// Fails when another server may have begun.
+    fn go_on(&self) -> Result<(), StorehouseError> {
+        if self.held.holds() { Ok(()) } else { Err(StorehouseError::Stopped) }
+    }
 }
 
 impl Drop for Alone<'_> {
@@ -80,50 +103,79 @@ impl Drop for Alone<'_> {
 }
 
 impl Storehouse {
-    /// Collects what nobody needs. `None`: somebody is at it already, here or elsewhere. Blocks.
+    /// Collects what nobody needs. `None`: somebody is at it already, here or elsewhere. What it is told
+    /// to stop at is reported as far as it has come. Blocks.
     pub fn collect(
         &self,
         options: &GcOptions<'_>,
         progress: &mut dyn FnMut(GcStep),
     ) -> Result<Option<GcReport>, StorehouseError> {
-        let Some(_alone) = self.alone()? else { return Ok(None) };
+        let Some(alone) = self.alone()? else { return Ok(None) };
         let mut report = GcReport { dry_run: options.dry_run, ..GcReport::default() };
-        let stopped = || options.stop.is_some_and(|stop| stop.load(Ordering::Relaxed));
-        self.refresh()?;
-        let mut gone = self.expire(options, &mut report, progress)?;
-        if stopped() {
-            return Ok(Some(report));
+        match self.collect_alone(&alone, options, &mut report, progress) {
+            Ok(()) if !options.dry_run => self.note_collected()?,
+            Ok(()) | Err(StorehouseError::Stopped) => {}
+            Err(error) => return Err(error),
         }
-        self.expire_nars(options, &mut gone, &mut report)?;
+        Ok(Some(report))
+    }
+
+    /// When the last collection ended, in seconds since 1970, here or at another server. `None` where none
+    /// has, or the index was made anew since.
+    pub fn last_collected(&self) -> Result<Option<u64>, StorehouseError> {
+        Ok(self.store().derived(COLLECTED)?.as_deref().and_then(seconds))
+    }
+
+    /// Makes one count as having ended now.
+    pub fn note_collected(&self) -> Result<(), StorehouseError> {
+        Ok(self.store().remember(COLLECTED, &self.store().now().to_be_bytes())?)
+    }
+
+    fn collect_alone(
+        &self,
+        alone: &Alone<'_>,
+        options: &GcOptions<'_>,
+        report: &mut GcReport,
+        progress: &mut dyn FnMut(GcStep),
+    ) -> Result<(), StorehouseError> {
+        let mut gone = Gone::default();
+        self.refresh()?;
+        self.bury_all(options, &mut gone, report, progress)?;
+        self.expire(options, &mut gone, report, progress)?;
+        self.expire_nars(options, &mut gone, report)?;
+        self.expire_files(options, &mut gone, report)?;
         if !options.dry_run {
             self.store().seal_open()?;
         }
-        let live = self.mark(&gone, progress)?;
+        let live = self.mark(&gone, options, progress)?;
         report.trees = live.trees;
         report.lost = live.missing + live.damaged;
         report.memory = live.weight();
         // A pack that is missing may come back, from a backup: what its trees name must be there then.
         report.blocked = live.missing > 0;
-        if !options.dry_run && !stopped() && !report.blocked {
+        alone.go_on()?;
+        if !options.dry_run && !report.blocked {
             self.forget_verified(&live)?;
             report.swept = self.sweep(&live, options, progress)?;
         }
         let plan = self.store().plan_packs(&live, options.max_unneeded)?;
         report.packs = plan.clone();
         drop(live);
-        if options.dry_run || stopped() || report.blocked {
-            return Ok(Some(report));
+        options.go_on()?;
+        if options.dry_run || report.blocked {
+            return Ok(());
         }
         report.tidied = self.store().tidy_objects()?;
+        alone.go_on()?;
         self.store().condemn_planned(&plan)?;
         if options.grace.is_zero() && plan.condemn.packs > 0 {
-            let live = self.mark(&gone, progress)?;
+            let live = self.mark(&gone, options, progress)?;
             report.blocked = live.missing > 0;
             if !report.blocked {
                 report.swept = report.swept.and(self.sweep(&live, options, progress)?);
             }
         }
-        Ok(Some(report))
+        Ok(())
     }
 
     fn alone(&self) -> Result<Option<Alone<'_>>, StorehouseError> {
@@ -132,7 +184,7 @@ impl Storehouse {
             return Ok(None);
         }
         match self.store().try_exclusive("gc") {
-            Ok(Some(held)) => Ok(Some(Alone { flag, _held: held })),
+            Ok(Some(held)) => Ok(Some(Alone { flag, held })),
             refused => {
                 flag.store(false, Ordering::Release);
                 Ok(refused.map(|_| None)?)
@@ -158,7 +210,7 @@ impl Storehouse {
     }
 
     /// The time before which something must have happened for its grace period to be over.
-    fn due(options: &GcOptions<'_>) -> u64 {
-        now().saturating_sub(options.grace.as_secs())
+    fn due(&self, options: &GcOptions<'_>) -> u64 {
+        self.store().now().saturating_sub(options.grace.as_secs())
     }
 }

@@ -14,7 +14,7 @@ use crate::records::{
     BROKEN, NarRecord, PathRecord, VERIFIED, decode, nar_key, nar_prefix, nar_sender_prefix,
     path_prefix, sha256,
 };
-use crate::storehouse::{Storehouse, StorehouseError, now};
+use crate::storehouse::{Storehouse, StorehouseError};
 
 /// Facts that are read at once.
 const PAGE: usize = 1000;
@@ -23,7 +23,7 @@ const AT_ONCE: usize = 256;
 
 /// How long a NAR waits for its narinfo, which Nix sends next. However short the grace period is. One that
 /// was published since it came waits no longer.
-const AWAITS_NARINFO: Duration = Duration::from_secs(15 * 60);
+pub(super) const AWAITS_NARINFO: Duration = Duration::from_secs(15 * 60);
 
 impl Storehouse {
     /// Removes the NARs that no path is made from. What a dry run takes for gone is.
@@ -53,6 +53,7 @@ impl Storehouse {
         let before = self.store().last_sequence()?;
         let mut named: HashSet<[u8; 16]> = HashSet::new();
         self.each_fact(&path_prefix(number), |key, fact| {
+            options.go_on()?;
             let hash = <[u8; 20]>::try_from(key).map(Into::into);
             if !hash.is_ok_and(|hash| gone.paths.contains(&(number, hash))) {
                 let record: PathRecord = decode("a path", &fact.value)?;
@@ -60,10 +61,11 @@ impl Storehouse {
             }
             Ok(())
         })?;
-        let due = Self::due(options);
-        let awaits = now().saturating_sub(AWAITS_NARINFO.as_secs());
+        let due = self.due(options);
+        let awaits = self.store().now().saturating_sub(AWAITS_NARINFO.as_secs());
         let (mut removed, mut batch) = (0, Vec::new());
         self.each_fact(&nar_prefix(number), |key, fact| {
+            options.go_on()?;
             let record: NarRecord = decode("a NAR", &fact.value)?;
             let nar = sha256("a NAR", &record.nar_hash)?;
             let wanted = named.contains(&short(nar)) || fact.sequence > before;
@@ -106,9 +108,11 @@ impl Storehouse {
         let hash = &key[nar_prefix(cache.number()).len()..];
         if let Ok(hash) = <[u8; 32]>::try_from(hash).map(Sha256::from) {
             let senders = nar_sender_prefix(cache.number(), hash);
-            for (key, fact) in self.store().scan_facts(&senders, None, PAGE)? {
+            self.each_fact(&senders, |subject, fact| {
+                let key = [&senders[..], subject].concat();
                 transaction.remove(key, Expected::Since(fact.sequence));
-            }
+                Ok(())
+            })?;
         }
         Ok(transaction)
     }

@@ -14,6 +14,8 @@ pub struct GcReport {
     pub caches: Vec<CacheReport>,
     /// Uploaded NARs that no path is made from, and that go.
     pub nars: u64,
+    /// Logs, debug info and realisations of what is gone, that go with it.
+    pub files: u64,
     /// Trees that are needed.
     pub trees: u64,
     /// Trees and lists that are needed and lost: granary fsck says which paths they belong to.
@@ -50,6 +52,7 @@ impl GcReport {
             paths_size: self.paths_size(),
             caches: self.caches.clone(),
             nars: self.nars,
+            files: self.files,
             trees: self.trees,
             lost: self.lost,
             blocked: self.blocked,

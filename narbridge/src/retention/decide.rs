@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 
 use super::components::components;
 use super::graph::{Facts, Graph};
-use super::{Rules, Why};
+use super::{Rules, Why, is_over};
 
 /// The last use of what is pinned.
 const FOR_EVER: u64 = u64::MAX;
@@ -47,21 +47,28 @@ pub(super) struct Decision {
     pub pinned: Total,
 }
 
-/// Decides which paths go.
-pub(super) fn decide(graph: &Graph, pinned: &[u32], rules: &Rules, now: u64) -> Decision {
+/// Decides which paths go. What was used since `fresh` goes for being unused at most.
+pub(super) fn decide(
+    graph: &Graph,
+    pinned: &[u32],
+    rules: &Rules,
+    now: u64,
+    fresh: u64,
+) -> Decision {
     let used = spread(graph, pinned, |facts| facts.used);
     let uploaded = rules.max_age.map(|age| (age, spread(graph, pinned, |facts| facts.uploaded)));
-    let is_over = |time: u64, span: u64| time.saturating_add(span) < now;
     let mut why: Vec<Option<Why>> = vec![None; graph.len()];
     let mut decision = Decision::default();
     for number in graph.present() {
         let (at, size) = (number as usize, graph.facts(number).size);
         if used[at] == FOR_EVER {
             decision.pinned.add(size);
-        } else if rules.retention.is_some_and(|span| is_over(used[at], span)) {
+        } else if rules.retention.is_some_and(|span| is_over(used[at], span, now)) {
             why[at] = Some(Why::Unused);
             continue;
-        } else if uploaded.as_ref().is_some_and(|(span, times)| is_over(times[at], *span)) {
+        } else if used[at] < fresh
+            && uploaded.as_ref().is_some_and(|(span, times)| is_over(times[at], *span, now))
+        {
             why[at] = Some(Why::Old);
             continue;
         }
@@ -71,7 +78,8 @@ pub(super) fn decide(graph: &Graph, pinned: &[u32], rules: &Rules, now: u64) -> 
     let room = rules.max_size.unwrap_or(u64::MAX);
     if decision.kept.size > room || why.iter().any(Option::is_some) {
         let order = order(graph, &used, &components(graph));
-        make_room(graph, room, &order, &mut why, &mut decision.kept);
+        let stale = order.partition_point(|(number, _)| used[*number as usize] < fresh);
+        make_room(graph, room, &order[..stale], &mut why, &mut decision.kept);
         let removed =
             order.iter().filter_map(|(number, _)| Some((*number, why[*number as usize]?)));
         decision.removed = removed.collect();
@@ -184,7 +192,7 @@ mod tests {
         rules: &Rules,
     ) -> Vec<(usize, Why)> {
         let (graph, pinned) = graph(facts, references, pinned);
-        let decision = decide(&graph, &pinned, rules, NOW);
+        let decision = decide(&graph, &pinned, rules, NOW, NOW);
         let number = |at: u32| (0..).find(|number| hash(*number) == graph.hash(at)).unwrap();
         decision.removed.iter().map(|(at, why)| (number(*at), *why)).collect()
     }
@@ -247,7 +255,7 @@ mod tests {
         }
         let (graph, _) = gathering.finish(&[]);
         let rules = Rules { retention: Some(1), max_age: Some(1), max_size: Some(7) };
-        assert_eq!(decide(&graph, &[], &rules, NOW).removed.len(), length);
+        assert_eq!(decide(&graph, &[], &rules, NOW, NOW).removed.len(), length);
     }
 
     #[derive(Clone, Debug)]

@@ -19,7 +19,7 @@ pub(crate) use graph::{Facts, Gathering};
 pub use review::Review;
 
 use crate::cache::Cache;
-use crate::storehouse::{Storehouse, StorehouseError, now as clock};
+use crate::storehouse::{Storehouse, StorehouseError};
 
 /// For how long and in what space paths are kept. What is `None` does not limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,10 +45,33 @@ impl Rules {
         }
     }
 
+    /// Whether the time is over of something that was uploaded at a time and never used since.
+    pub(crate) fn outlived(&self, uploaded: u64, now: u64) -> bool {
+        let spans = [self.retention, self.max_age];
+        spans.into_iter().flatten().any(|span| is_over(uploaded, span, now))
+    }
+
     /// Whether nothing ever goes.
     pub fn keep_all(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// What a plan is made by.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// The rules where a cache has none.
+    pub defaults: &'a Defaults,
+    /// The time at which it is to hold, in seconds since 1970.
+    pub now: u64,
+    /// What was used or uploaded since then goes neither for its age nor for space: somebody may be
+    /// building on it, and pushing what refers to it.
+    pub fresh: u64,
+}
+
+/// Whether a span that begins at a time has ended.
+fn is_over(time: u64, span: u64, now: u64) -> bool {
+    time.saturating_add(span) < now
 }
 
 /// Why a path goes.
@@ -100,41 +123,33 @@ pub struct CachePlan {
 }
 
 impl Storehouse {
-    /// Plans what is to go at a time, in seconds since 1970, from each cache that has rules and is not
-    /// destroyed. `pinned` says which paths of a cache are to stay with all that they refer to; pins
-    /// of paths that the cache does not have mean nothing.
+    /// Plans what is to go from a cache; `None` for one that has no rules or is destroyed. The roots are
+    /// to stay with all that they refer to; those that the cache does not have mean nothing.
     ///
-    /// Other servers on the same store write what was used there once a minute. Blocks.
+    /// Other servers on the same store write what was read there once a minute. Blocks.
     pub fn plan_retention(
         &self,
-        defaults: &Defaults,
-        now: u64,
-        pinned: impl Fn(&Cache) -> Result<Vec<StorePathHash>, StorehouseError>,
-    ) -> Result<Vec<CachePlan>, StorehouseError> {
-        self.refresh()?;
-        let planned_at = clock();
-        self.flush_accesses()?;
-        let used_since = self.used_since()?;
-        let mut plans = Vec::new();
-        for cache in self.caches() {
-            let rules = defaults.of(&cache);
-            if cache.destroyed().is_some() || rules.keep_all() {
-                continue;
-            }
-            let paths = cache.gather_paths(used_since)?;
-            let mut plan = CachePlan {
-                planned_at,
-                rules,
-                expired: Vec::new(),
-                kept: Total::default(),
-                pinned: Total::default(),
-                cache,
-            };
-            let pinned = pinned(&plan.cache)?;
-            plan.fill(paths, &pinned, now)?;
-            plans.push(plan);
+        cache: &Arc<Cache>,
+        terms: &Terms<'_>,
+        roots: &[StorePathHash],
+    ) -> Result<Option<CachePlan>, StorehouseError> {
+        let rules = terms.defaults.of(cache);
+        if cache.destroyed().is_some() || rules.keep_all() {
+            return Ok(None);
         }
-        Ok(plans)
+        let planned_at = self.store().now();
+        self.flush_accesses()?;
+        let paths = cache.gather_paths(self.used_since()?)?;
+        let mut plan = CachePlan {
+            planned_at,
+            rules,
+            expired: Vec::new(),
+            kept: Total::default(),
+            pinned: Total::default(),
+            cache: cache.clone(),
+        };
+        plan.fill(paths, roots, terms)?;
+        Ok(Some(plan))
     }
 }
 
@@ -142,11 +157,11 @@ impl CachePlan {
     fn fill(
         &mut self,
         paths: Gathering,
-        pinned: &[StorePathHash],
-        now: u64,
+        roots: &[StorePathHash],
+        terms: &Terms<'_>,
     ) -> Result<(), StorehouseError> {
-        let (graph, pinned) = paths.finish(pinned);
-        let decision = decide::decide(&graph, &pinned, &self.rules, now);
+        let (graph, pinned) = paths.finish(roots);
+        let decision = decide::decide(&graph, &pinned, &self.rules, terms.now, terms.fresh);
         (self.kept, self.pinned) = (decision.kept, decision.pinned);
         // What was pushed again meanwhile stays, and what it refers to.
         let mut spared = HashSet::new();

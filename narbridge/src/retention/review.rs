@@ -39,6 +39,15 @@ impl<'a> Review<'a> {
         Ok(())
     }
 
+    /// Whether one that was yielded is still to go. Blocks.
+    pub fn still_goes(&mut self, path: &Expired) -> Result<bool, CacheError> {
+        let stays = self.stays(path)?;
+        if stays {
+            self.spare(path.hash)?;
+        }
+        Ok(!stays)
+    }
+
     fn stays(&self, path: &Expired) -> Result<bool, CacheError> {
         let cache = &self.plan.cache;
         Ok(self.needed.contains(&path.hash)
@@ -54,13 +63,9 @@ impl<'a> Iterator for Review<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let path = self.rest.next()?;
-            let spared = self.stays(path).and_then(|stays| match stays {
-                true => self.spare(path.hash).map(|()| true),
-                false => Ok(false),
-            });
-            match spared {
-                Ok(true) => continue,
-                Ok(false) => return Some(Ok(path)),
+            match self.still_goes(path) {
+                Ok(true) => return Some(Ok(path)),
+                Ok(false) => continue,
                 Err(error) => return Some(Err(error)),
             }
         }

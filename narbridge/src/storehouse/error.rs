@@ -41,6 +41,15 @@ pub enum StorehouseError {
          `granary cache restore {0}`, or choose another name"
     )]
     Destroyed(CacheName),
+    /// Garbage collection has begun to remove its paths.
+    #[error(
+        "the paths of cache {0} are being removed: restore it without them when garbage collection is \
+         over (granary gc sees to that)"
+    )]
+    Buried(CacheName),
+    /// What was to be done takes long, and was told to stop.
+    #[error("it was told to stop")]
+    Stopped,
     /// Paths are bound to their store directory.
     #[error(
         "store_dir: {0} holds paths, which cannot be moved to another store directory: make \

@@ -13,7 +13,7 @@ use crate::cache::CacheName;
 use crate::records::cache_key;
 
 /// Touched by who makes or changes a cache.
-pub(crate) const CACHES: &str = "caches";
+pub(super) const CACHES: &str = "caches";
 /// Touched by who revokes tokens.
 pub(crate) const REVOCATIONS: &str = "revocations";
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nix_compat::signature::{SigningKey, VerifyingKey};
 
-use super::{Storehouse, StorehouseError, now};
+use super::{Storehouse, StorehouseError};
 use crate::cache::{Cache, CacheKey, CacheName, SettingError};
 use crate::records::{CacheRecord, KeyRecord, RecordError, cache_key};
 use crate::secrets::random;
@@ -31,7 +31,8 @@ impl Storehouse {
                 return Err(StorehouseError::TooManyKeys(name.clone()));
             }
             if let Some(after) = retire_others_after {
-                record.keys.iter_mut().for_each(|key| retire(key, after));
+                let until = self.store.now().saturating_add(after);
+                record.keys.iter_mut().for_each(|key| retire(key, until));
             }
             record.keys.insert(0, added.clone());
             Ok(())
@@ -67,7 +68,10 @@ impl Storehouse {
             };
             match after {
                 0 => drop(record.keys.remove(index)),
-                after => retire(&mut record.keys[index], after),
+                after => {
+                    let until = self.store.now().saturating_add(after);
+                    retire(&mut record.keys[index], until);
+                }
             }
             if record.keys.iter().all(|key| key.sign_until.is_some()) {
                 let (cache, key) = (name.clone(), key.to_owned());
@@ -119,8 +123,7 @@ impl Storehouse {
     }
 }
 
-/// Lets a key sign for so many seconds more, or less, if it was retired before.
-fn retire(key: &mut KeyRecord, after: u64) {
-    let until = now().saturating_add(after);
+/// Lets a key sign until then, or less long, if it was retired before.
+fn retire(key: &mut KeyRecord, until: u64) {
     key.sign_until = Some(key.sign_until.map_or(until, |before| before.min(until)));
 }

@@ -9,12 +9,11 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use castore::{Fact, Options, Place, Store, StoreError};
 
 pub use error::StorehouseError;
-pub(crate) use fresh::{CACHES, REVOCATIONS};
+pub(crate) use fresh::REVOCATIONS;
 
 use crate::accesses::Keeper;
 use crate::broken::Broken;
@@ -149,9 +148,4 @@ impl Storehouse {
         tenants::put(&mut self.write_caches(), cache);
         Ok(())
     }
-}
-
-/// Seconds since 1970.
-pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -4,6 +4,7 @@
 //! when it is durable, a new [`Cache`] takes the place of the old one, on which requests under way
 //! finish.
 
+use std::cell::Cell;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use nix_compat::signature::SigningKey;
 use prost::Message;
 
 use super::fresh::CACHES;
-use super::{Caches, Storehouse, StorehouseError, now};
+use super::{Caches, Storehouse, StorehouseError};
 use crate::cache::{Cache, CacheChanges, CacheName, CacheSettings};
 use crate::records::{CacheRecord, LAST_NUMBER, cache_key, decode};
 
@@ -32,7 +33,7 @@ impl Storehouse {
         settings.check()?;
         let mut record = CacheRecord {
             keys: vec![self.seal_key(name, key)?],
-            created: now(),
+            created: self.store.now(),
             ..Default::default()
         };
         settings.write_to(&mut record);
@@ -83,18 +84,44 @@ impl Storehouse {
     /// Makes a cache be as if it did not exist, until it is restored.
     pub fn destroy_cache(&self, name: &CacheName) -> Result<(), StorehouseError> {
         self.change_cache(name, |record| {
-            record.destroyed = Some(now());
+            record.destroyed = Some(self.store.now());
             Ok(())
         })?;
         Ok(())
     }
 
-    /// Undoes the destruction of a cache.
+    /// Undoes the destruction of a cache. All its paths count as used then: nobody could use them before.
     pub fn restore_cache(&self, name: &CacheName) -> Result<Arc<Cache>, StorehouseError> {
         self.change_record(name, |record| {
-            record.destroyed = None;
+            if record.buried {
+                return Err(StorehouseError::Buried(name.clone()));
+            }
+            if record.destroyed.take().is_some() {
+                record.restored = self.store.now();
+            }
             Ok(())
         })
+    }
+
+    /// Keeps a cache from being restored, because what is left of it is removed now. Says whether it still
+    /// was destroyed, by that time.
+    pub(crate) fn begin_burial(&self, name: &CacheName, due: u64) -> Result<bool, StorehouseError> {
+        let begun = Cell::new(false);
+        self.change_record(name, |record| {
+            begun.set(record.destroyed.is_some_and(|when| when <= due));
+            record.buried = begun.get();
+            Ok(())
+        })?;
+        Ok(begun.get())
+    }
+
+    /// Nothing is left of a cache. It can be restored without paths.
+    pub(crate) fn end_burial(&self, name: &CacheName) -> Result<(), StorehouseError> {
+        self.change_record(name, |record| {
+            record.buried = false;
+            Ok(())
+        })?;
+        Ok(())
     }
 
     /// Changes the record of a cache that is not destroyed.

@@ -12,8 +12,7 @@ use std::collections::{HashMap, HashSet};
 use nix_compat::store_path::{StorePath, StorePathHash};
 
 use super::paths::store_path;
-use super::{Cache, CacheError, PINS, References};
-use crate::storehouse::now;
+use super::{Cache, CacheError, References};
 use order::{Spared, spared, waves};
 
 /// Paths that a refusal names, at most.
@@ -109,7 +108,8 @@ pub enum KeptWhy {
     Referred(String),
     /// The pin of that name keeps it.
     Pinned(String),
-    /// It was pushed again or deleted by somebody else, or pins were changed, meanwhile.
+    /// It, or one of a circle of references that it is in or below, was pushed again or deleted by
+    /// somebody else, or pins were changed, meanwhile.
     Changed,
 }
 
@@ -142,7 +142,7 @@ impl Cache {
             let cache = self.name.to_string();
             return Err(DeletionError::NotHere { cache, path: *path });
         }
-        let pins = self.store.last_touched(PINS).map_err(CacheError::from)?;
+        let pins = self.last_pinned()?;
         let pinned = self.pinned()?;
         let first: HashSet<StorePathHash> = match wanted.referrers {
             true => references.with_referrers(&wanted.paths).into_iter().collect(),
@@ -187,6 +187,10 @@ impl Cache {
         // What has to stay, and the path that needs it.
         let mut needed: HashMap<StorePathHash, String> = HashMap::new();
         for wave in waves {
+            if references.refer_to_each_other(wave.iter().map(|doomed| doomed.path.hash())) {
+                self.delete_together(wave, &needed, pins, &mut deleted)?;
+                continue;
+            }
             let (mut goes, mut stays) = (Vec::new(), Vec::new());
             for doomed in wave {
                 match needed.get(&doomed.path.hash()) {
@@ -196,9 +200,7 @@ impl Cache {
             }
             let facts: Vec<_> =
                 goes.iter().map(|doomed| (doomed.path.hash(), doomed.sequence)).collect();
-            for (doomed, removed) in
-                goes.into_iter().zip(self.remove_paths(&facts, Some((PINS, pins)))?)
-            {
+            for (doomed, removed) in goes.into_iter().zip(self.remove_paths(&facts, pins)?) {
                 match removed {
                     true => deleted.paths.push(doomed),
                     false => stays.push((doomed, KeptWhy::Changed)),
@@ -214,10 +216,36 @@ impl Cache {
         Ok(deleted)
     }
 
+    /// Deletes paths that refer to each other, and what only these refer to. If any of them has to stay,
+    /// they all do: what it refers to is among them.
+    fn delete_together(
+        &self,
+        wave: Vec<DoomedPath>,
+        needed: &HashMap<StorePathHash, String>,
+        pins: u64,
+        deleted: &mut Deleted,
+    ) -> Result<(), CacheError> {
+        let why = match wave.iter().find_map(|doomed| needed.get(&doomed.path.hash())) {
+            Some(by) => KeptWhy::Referred(by.clone()),
+            None => {
+                let facts: Vec<_> =
+                    wave.iter().map(|doomed| (doomed.path.hash(), doomed.sequence)).collect();
+                if self.remove_together(&facts, pins)? {
+                    deleted.paths.extend(wave);
+                    return Ok(());
+                }
+                KeptWhy::Changed
+            }
+        };
+        let kept = wave.iter().map(|doomed| doomed.path.to_string());
+        deleted.kept.extend(kept.map(|path| KeptPath { path, why: why.clone() }));
+        Ok(())
+    }
+
     /// The paths that pins name, and with sources what they were built from, each with the name of a
     /// pin, which keeps all that it refers to as well.
     fn pinned(&self) -> Result<HashMap<StorePathHash, String>, CacheError> {
-        let (now, mut pinned, mut vault) = (now(), HashMap::new(), None);
+        let (now, mut pinned, mut vault) = (self.store.now(), HashMap::new(), None);
         for pin in self.pins()? {
             for revision in pin.revisions.iter().filter(|revision| revision.is_live(now)) {
                 pinned.insert(revision.path.hash(), pin.name.to_string());

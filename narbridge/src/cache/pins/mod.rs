@@ -20,10 +20,6 @@ use super::{Cache, CacheError, CacheName, SettingError};
 use crate::records::{
     PinRecord, PinRevisionRecord, RecordError, decode, path_key, pin_key, pin_prefix,
 };
-use crate::storehouse::now;
-
-/// Touched by who changes pins: see [`castore::Store::last_touched`].
-pub const PINS: &str = "pins";
 
 /// The most revisions of a pin that are kept. A pin is one record, and this bounds its length.
 const MAX_REVISIONS: u32 = 1000;
@@ -170,9 +166,19 @@ impl Pin {
 }
 
 impl Cache {
+    /// What is touched by who pins something here: see [`castore::Store::last_touched`].
+    pub(in crate::cache) fn pins_topic(&self) -> String {
+        format!("pins/{}", self.number)
+    }
+
+    /// The sequence number of the last change that pinned something here. Blocks.
+    pub fn last_pinned(&self) -> Result<u64, CacheError> {
+        Ok(self.store.last_touched(&self.pins_topic())?)
+    }
+
     /// Pins a path under a name, as its newest revision. When this returns it is durable. Blocks.
     pub fn add_pin(&self, name: &PinName, request: &PinRequest) -> Result<Pin, PinError> {
-        let now = now();
+        let now = self.store.now();
         request.check(now)?;
         let key = pin_key(self.number, name.as_str());
         loop {
@@ -190,7 +196,7 @@ impl Cache {
             let mut transaction = Transaction::default();
             transaction.put(key.clone(), pin.encode(), Expected::as_read(fact.as_ref()));
             transaction.require(path_key(self.number, request.path.hash()));
-            transaction.touch(PINS);
+            transaction.touch(self.pins_topic());
             match self.store.commit(transaction) {
                 Ok(_) => return Ok(pin),
                 Err(CommitError::Conflict) => continue,
@@ -226,7 +232,6 @@ impl Cache {
             let Some(fact) = self.store.fact(&key)? else { return Ok(false) };
             let mut transaction = Transaction::default();
             transaction.remove(key.clone(), Expected::as_read(Some(&fact)));
-            transaction.touch(PINS);
             match self.store.commit(transaction) {
                 Ok(_) => return Ok(true),
                 Err(CommitError::Conflict) => continue,

@@ -14,7 +14,6 @@ use super::{PinName, PinRevision};
 use crate::cache::{Cache, CacheError};
 use crate::fsck::{Flaw, TreeFlaw, TreeProblem, Trees};
 use crate::records::digest;
-use crate::storehouse::now;
 
 /// Paths of either kind that a report names; those beyond are only counted. Enough for every path of
 /// a system.
@@ -118,7 +117,7 @@ impl Cache {
     /// there is no such pin. Blocks.
     pub fn verify_pin(&self, name: &PinName) -> Result<Option<PinReport>, CacheError> {
         let Some(pin) = self.pin(name)? else { return Ok(None) };
-        let now = now();
+        let now = self.store.now();
         let live = pin.revisions.iter().filter(|revision| revision.is_live(now));
         let (with, without): (Vec<&PinRevision>, Vec<_>) = live.partition(|one| one.with_sources);
         let revisions = with.len() + without.len();
