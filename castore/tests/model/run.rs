@@ -1,11 +1,10 @@
 //! Runs: from seeds, or of a list of operations.
 //!
-//! `GRANARY_SEED` repeats a run, `GRANARY_STEPS` makes it longer, `GRANARY_RUNS` does more of them, each
-//! with the next seed. A run that goes wrong is made shorter, and printed so that `GRANARY_OPS` repeats it,
+//! Without more, runs are the same every time. `GRANARY_SEED` begins with another (`GRANARY_SEED=$RANDOM`), or
+//! repeats one, `GRANARY_STEPS` makes it longer, `GRANARY_RUNS` does more of them, each with the next seed. A run that goes wrong is made shorter, and printed so that `GRANARY_OPS` repeats it,
 //! with the same `GRANARY_SEED`, which decides on more than the operations.
 
 use std::str::FromStr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::op::{Dice, Op};
 use super::shrink;
@@ -17,8 +16,7 @@ fn setting<T: FromStr>(name: &str) -> Option<T> {
 
 /// So many runs of so many steps, each in a fresh world, which is made for a seed, and may be careful.
 pub fn runs(count: u64, steps: usize, make: &dyn Fn(u64, bool) -> World) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let first = setting("GRANARY_SEED").unwrap_or(now);
+    let first = setting("GRANARY_SEED").unwrap_or(1);
     let steps = setting("GRANARY_STEPS").unwrap_or(steps);
     let count = if std::env::var_os("GRANARY_OPS").is_some() { 1 } else { count };
     for seed in first..first + setting("GRANARY_RUNS").unwrap_or(count) {
