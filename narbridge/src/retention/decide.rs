@@ -158,6 +158,8 @@ mod tests {
     use super::super::graph::Gathering;
     use super::*;
 
+    /// No use is so fresh.
+    const NOTHING_IS: u64 = u64::MAX;
     const NOW: u64 = 1000;
 
     fn hash(number: usize) -> StorePathHash {
@@ -192,7 +194,7 @@ mod tests {
         rules: &Rules,
     ) -> Vec<(usize, Why)> {
         let (graph, pinned) = graph(facts, references, pinned);
-        let decision = decide(&graph, &pinned, rules, NOW, NOW);
+        let decision = decide(&graph, &pinned, rules, NOW, NOTHING_IS);
         let number = |at: u32| (0..).find(|number| hash(*number) == graph.hash(at)).unwrap();
         decision.removed.iter().map(|(at, why)| (number(*at), *why)).collect()
     }
@@ -255,7 +257,7 @@ mod tests {
         }
         let (graph, _) = gathering.finish(&[]);
         let rules = Rules { retention: Some(1), max_age: Some(1), max_size: Some(7) };
-        assert_eq!(decide(&graph, &[], &rules, NOW, NOW).removed.len(), length);
+        assert_eq!(decide(&graph, &[], &rules, NOW, NOTHING_IS).removed.len(), length);
     }
 
     #[derive(Clone, Debug)]
