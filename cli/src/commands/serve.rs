@@ -16,7 +16,6 @@ use narbridge::cache::CacheSettings;
 use narbridge::retention::Defaults;
 use narbridge::{Cache, Storehouse, StorehouseError};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::{Context, Failure};
 use crate::keep::Keep;
@@ -26,6 +25,7 @@ use crate::scrubbing::Scrubbing;
 use crate::sd_notify::notify;
 use crate::size::parse_size;
 use crate::store_place::{Place, StorePlace};
+use crate::watching::Signals;
 
 /// The cache that a new data directory has.
 const FIRST_CACHE: &str = "default";
@@ -114,23 +114,26 @@ impl Serve {
 
     async fn answer(&self, doors: Doors) -> Result<(), Failure> {
         let Doors { app, cache, dir } = doors;
+        // Before anybody is told that it serves, and could tell it to stop.
+        let stopped = stopped()?;
         let (listener, address) = self.listen().await?;
         let announced = announce(address, cache.as_deref(), &dir);
         announced.context(|| "cannot write to stdout".to_owned())?;
         notify("READY=1");
         // Held no longer: a cache that somebody holds cannot be moved.
         drop(cache);
-        let served = granary_http::serve(listener, app, stopped()?).await;
+        let served = granary_http::serve(listener, app, stopped).await;
         served.context(|| "serving ended".to_owned())
     }
 
     async fn watch_over(&self, house: &Arc<Storehouse>) -> Result<(), Failure> {
+        let stopped = stopped()?;
         let (listener, address) = self.listen().await?;
         let line =
             format!("Granary works in the background; http://{address}/readyz says how it is");
         crate::output::print(&line)?;
         notify("READY=1");
-        let served = granary_http::serve_health(listener, house.clone(), stopped()?).await;
+        let served = granary_http::serve_health(listener, house.clone(), stopped).await;
         served.context(|| "serving ended".to_owned())
     }
 
@@ -151,15 +154,11 @@ impl Serve {
     }
 }
 
-/// Done when the process is to end.
+/// Done when the process is to end. From now on signals do not end it by themselves.
 fn stopped() -> Result<impl Future<Output = ()>, Failure> {
-    let mut term =
-        signal(SignalKind::terminate()).context(|| "cannot wait for SIGTERM".to_owned())?;
+    let mut signals = Signals::new()?;
     Ok(async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        }
+        signals.next().await;
         notify("STOPPING=1");
         tracing::info!("finishing the requests under way");
     })
