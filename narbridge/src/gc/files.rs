@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use castore::{CommitError, Expected, StoreError, Transaction};
+use castore::{Expected, Transaction};
 use nix_compat::store_path::StorePathHash;
 
 use super::GcOptions;
@@ -137,14 +137,8 @@ impl Storehouse {
                 }
                 transaction
             });
-            for outcome in self.store().commit_all(transactions.collect()) {
-                match outcome {
-                    Ok(_) => removed += 1,
-                    // What it is about has just come back, or it was uploaded again.
-                    Err(CommitError::Conflict) => {}
-                    Err(error) => return Err(StoreError::from(error).into()),
-                }
-            }
+            // One stays when what it is about has just come back, or it was uploaded again.
+            removed += self.commit_what_holds(transactions.collect())?;
         }
         Ok(removed)
     }

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use castore::gc::{Live, Pace, SweepOptions, Swept};
+use castore::{CommitError, StoreError, Transaction};
 
 pub use report::GcReport;
 
@@ -207,6 +208,19 @@ impl Storehouse {
             },
         )?;
         Ok(swept)
+    }
+
+    /// Commits those transactions that still find everything as they expect it. Returns how many these are.
+    fn commit_what_holds(&self, transactions: Vec<Transaction>) -> Result<u64, StorehouseError> {
+        let mut committed = 0;
+        for outcome in self.store().commit_all(transactions) {
+            match outcome {
+                Ok(_) => committed += 1,
+                Err(CommitError::Conflict) => {}
+                Err(error) => return Err(StoreError::from(error).into()),
+            }
+        }
+        Ok(committed)
     }
 
     /// The time before which something must have happened for its grace period to be over.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use castore::{CommitError, Expected, Fact, StoreError, Transaction};
+use castore::{Expected, Fact, Transaction};
 use nix_compat::nixhash::Sha256;
 
 use super::GcOptions;
@@ -63,7 +63,7 @@ impl Storehouse {
         })?;
         let due = self.due(options);
         let awaits = self.store().now().saturating_sub(AWAITS_NARINFO.as_secs());
-        let (mut removed, mut batch) = (0, Vec::new());
+        let mut orphans = Vec::new();
         self.each_fact(&nar_prefix(number), |key, fact| {
             options.go_on()?;
             let record: NarRecord = decode("a NAR", &fact.value)?;
@@ -71,27 +71,21 @@ impl Storehouse {
             let wanted = named.contains(&short(nar)) || fact.sequence > before;
             let is_due = !wanted && record.uploaded <= due;
             if is_due && (record.uploaded <= awaits || self.was_published(number, nar, &fact)?) {
-                removed += 1;
-                batch.push(([&nar_prefix(number)[..], key].concat(), fact.sequence));
+                orphans.push(([&nar_prefix(number)[..], key].concat(), fact.sequence));
             }
             Ok(())
         })?;
         if options.dry_run {
-            gone.nars.extend(batch.into_iter().map(|(key, _)| key));
-            return Ok(removed);
+            let count = orphans.len() as u64;
+            gone.nars.extend(orphans.into_iter().map(|(key, _)| key));
+            return Ok(count);
         }
-        for batch in batch.chunks(AT_ONCE) {
+        let mut removed = 0;
+        for batch in orphans.chunks(AT_ONCE) {
             let transactions =
                 batch.iter().map(|(key, sequence)| self.removal(cache, key, *sequence));
-            let transactions = transactions.collect::<Result<Vec<_>, _>>()?;
-            for outcome in self.store().commit_all(transactions) {
-                match outcome {
-                    Ok(_) => {}
-                    // Somebody has come for it.
-                    Err(CommitError::Conflict) => removed -= 1,
-                    Err(error) => return Err(StoreError::from(error).into()),
-                }
-            }
+            // One that somebody has come for stays.
+            removed += self.commit_what_holds(transactions.collect::<Result<_, _>>()?)?;
         }
         Ok(removed)
     }
